@@ -1,0 +1,1 @@
+"""Watches the world and appends events. Stays small: no DuckDB, no pyarrow, no polars, no MCP."""

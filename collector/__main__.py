@@ -1,0 +1,33 @@
+"""`python -m collector SETTINGS`: the collector process, with its settings as JSON.
+
+`gpuledger collect` reads settings and flags, then replaces itself by this, so that the process that runs for
+months carries neither the command line's nor the settings' libraries.
+"""
+
+import gc
+import logging
+import sys
+
+import msgspec
+
+from collector.service import CollectorSettings, run
+from store.errors import GpuledgerError
+
+
+def main() -> int:
+    settings = msgspec.json.decode(sys.argv[1], type=CollectorSettings)
+    logging.basicConfig(
+        level=settings.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    gc.freeze()  # what is imported stays: the collector need not look at it again
+    try:
+        return run(settings)
+    except GpuledgerError as error:
+        print(f"gpuledger: {error}", file=sys.stderr)  # noqa: T201 - a sentence for the person who started it
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

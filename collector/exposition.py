@@ -1,0 +1,117 @@
+"""The live values in Prometheus' exposition format: a custom collector built from the declarations.
+
+A family without a value is absent; so is everything about a GPU that does not answer, but for `dgx_gpu_up`. When
+sampling has stopped, all measured families are: a value that nobody reads any more is not served as fresh.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from collector.sampler import Latest
+from store.derivations import PrometheusFamily, prometheus_families
+from store.events import KINDS, Event, Field
+
+_LABELS: Mapping[str, Mapping[str, str]] = {
+    "gpu_sample": {"gpu": "gpu_index", "uuid": "gpu_uuid"},
+    "system_sample": {},
+}
+"""Sample kinds that are exposed, and the columns behind their labels."""
+
+_INFO_LABELS = ("name", "source", "driver_version", "memory_kind")
+
+
+class LiveCollector(Collector):
+    """Turns the newest tick into families.
+
+    Args:
+        latest: Gives the state after the newest tick.
+        is_fresh: Whether that tick is recent enough to stand for now.
+        version: Of the program.
+    """
+
+    def __init__(self, latest: Callable[[], Latest], is_fresh: Callable[[], bool], version: str) -> None:
+        self._latest = latest
+        self._is_fresh = is_fresh
+        self._version = version
+
+    def collect(self) -> Iterable[Metric]:
+        latest = self._latest()
+        yield from self._own(latest)
+        if self._is_fresh():
+            yield from _info(latest)
+            for kind, labels in _LABELS.items():
+                rows = [event for event in latest.events if event.kind == kind]
+                for family in prometheus_families(KINDS[kind]):
+                    yield from _filled(family, labels, rows)
+
+    def _own(self, latest: Latest) -> Iterable[Metric]:
+        build = GaugeMetricFamily("dgx_collector_build_info", "Version of the collector.", labels=["version"])
+        build.add_metric([self._version], 1)
+        yield build
+        yield CounterMetricFamily("dgx_collector_ticks", "Ticks taken.", latest.ticks)
+        yield CounterMetricFamily(
+            "dgx_collector_missed_ticks", "Ticks that were due and not taken.", latest.missed_ticks
+        )
+        yield CounterMetricFamily(
+            "dgx_collector_append_failures",
+            "Ticks whose events the ledger did not take.",
+            latest.append_failures,
+        )
+        yield CounterMetricFamily(
+            "dgx_collector_dropped_events",
+            "Events given up because the ledger took none for too long.",
+            latest.dropped_events,
+        )
+        if latest.now:
+            yield GaugeMetricFamily(
+                "dgx_collector_last_sample_timestamp_seconds",
+                "When the newest tick was taken.",
+                latest.now.wall_us / 1e6,
+            )
+
+
+def _info(latest: Latest) -> Iterable[Metric]:
+    info = GaugeMetricFamily("dgx_gpu_info", "What each GPU is.", labels=["gpu", "uuid", *_INFO_LABELS])
+    for uuid, values in latest.inventory.items():
+        if uuid:
+            words = [str(values.get(label) or "") for label in _INFO_LABELS]
+            info.add_metric([str(values["gpu_index"]), uuid, *words], 1)
+    if info.samples:
+        yield info
+
+
+def _filled(family: PrometheusFamily, columns: Mapping[str, str], rows: list[Event]) -> Iterable[Metric]:
+    make = CounterMetricFamily if family.type == "counter" else GaugeMetricFamily
+    field_labels = [name for name, _ in family.members[0][1]] or (
+        ["reason"] if family.members[0][0].bits else []
+    )
+    metric = make(family.name, family.help, labels=[*columns, *field_labels])
+    for row in rows:
+        label_values = [str(row.values[column]) for column in columns.values()]
+        for column, labels in family.members:
+            for extra, value in _values(column, row.values.get(column.name)):
+                metric.add_metric([*label_values, *(value for _, value in labels), *extra], value)
+    if metric.samples:
+        yield metric
+
+
+def _values(column: Field, value: Any) -> Iterable[tuple[tuple[str, ...], float]]:
+    if value is None:
+        return
+    if column.bits:
+        yield from (((reason,), float(bool(value & bit))) for bit, reason in column.bits.items())
+    else:
+        yield (), float(value)
+
+
+def expose(collector: LiveCollector, accept: str) -> tuple[bytes, str]:
+    """The body and content type of one scrape; text or OpenMetrics, as the scraper's Accept header asks."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(collector)
+    encode, content_type = choose_encoder(accept)
+    return encode(registry), content_type

@@ -1,0 +1,174 @@
+"""The one throat to NVIDIA's driver: every NVML call goes through `Nvml`.
+
+On top of nvidia-ml-py (import name pynvml). A call gives a value or raises one of two: `Absent`, with the reason
+that belongs beside the NULL, or `DriverAway`, when there is nobody to ask. Facts used here:
+
+- pynvml's error class is unhashable, so errors are told apart by their number.
+- Newer names replace older ones (TemperatureV, ClocksEventReasons); an older driver lacks the new symbol, so a
+  call may have a second name to fall back on.
+- pynvml's own nvmlDeviceGetFieldValues builds its array anew and catches a TypeError per field, 54 µs for 40
+  fields; an array kept from tick to tick and a cached function pointer take 1 to 3 µs.
+- nvmlShutdown leaves the library mapped, so after a driver upgrade every nvmlInit fails with a version mismatch
+  until the old mapping is gone.
+"""
+
+import _ctypes
+import ctypes
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, NewType
+
+import pynvml
+
+from store.events import AbsenceReason
+
+Handle = NewType("Handle", object)
+ALL_LINKS = 0xFFFFFFFF
+
+_NOT_SUPPORTED = frozenset(
+    {
+        pynvml.NVML_ERROR_NOT_SUPPORTED,
+        pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
+        pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH,
+        pynvml.NVML_ERROR_INVALID_ARGUMENT,  # a sensor or clock domain that this device does not know
+    }
+)
+_LOST = frozenset(
+    {pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_RESET_REQUIRED, pynvml.NVML_ERROR_GPU_NOT_FOUND}
+)
+_DRIVER_AWAY = frozenset(
+    {
+        pynvml.NVML_ERROR_UNINITIALIZED,
+        pynvml.NVML_ERROR_DRIVER_NOT_LOADED,
+        pynvml.NVML_ERROR_LIBRARY_NOT_FOUND,
+        pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH,
+    }
+)
+_AWAY_WORDS = {
+    pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: "no NVIDIA driver library (libnvidia-ml.so.1) on this machine",
+    pynvml.NVML_ERROR_DRIVER_NOT_LOADED: "the NVIDIA kernel driver is not loaded",
+    pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: "the NVIDIA library and kernel driver are of different versions; "
+    "reload the module or reboot, recording resumes by itself",
+    pynvml.NVML_ERROR_NO_PERMISSION: "this user may not talk to the NVIDIA driver",
+}
+_VALUE_MEMBERS = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")
+
+
+class Absent(Exception):  # noqa: N818 - not an error: the answer to a question is that there is no value
+    """The driver has no value to give; `reason` says why."""
+
+    def __init__(self, reason: AbsenceReason) -> None:
+        self.reason = reason
+        super().__init__(reason.value)
+
+
+class DriverAway(Exception):  # noqa: N818 - a state of the machine that passes
+    """There is no driver to ask: not installed, not loaded, or replaced under us."""
+
+
+def absence_reason(code: int) -> AbsenceReason:
+    """The reason that stands beside the NULL for an NVML return code."""
+    if code in _NOT_SUPPORTED:
+        return AbsenceReason.NOT_SUPPORTED
+    if code == pynvml.NVML_ERROR_NO_PERMISSION:
+        return AbsenceReason.NO_PERMISSION
+    if code in _LOST:
+        return AbsenceReason.LOST
+    return AbsenceReason.NO_DATA
+
+
+class Nvml:
+    """A session with the driver.
+
+    Raises:
+        DriverAway: There is none; the message says why, for a person.
+    """
+
+    def __init__(self) -> None:
+        try:
+            pynvml.nvmlInit()
+        except pynvml.NVMLError as error:
+            _unload()
+            raise DriverAway(_AWAY_WORDS.get(error.value, f"NVML cannot be initialised ({error})")) from None
+
+    def ask(self, names: str | tuple[str, ...], *arguments: Any, **options: Any) -> Any:
+        """Call the first of `names` that the driver knows.
+
+        Raises:
+            Absent: No value, with the reason.
+            DriverAway: The driver is gone.
+        """
+        *newer, last = (names,) if isinstance(names, str) else names
+        for name in newer:
+            try:
+                return _call(getattr(pynvml, name), *arguments, **options)
+            except Absent as absent:
+                if absent.reason is not AbsenceReason.NOT_SUPPORTED:
+                    raise
+        return _call(getattr(pynvml, last), *arguments, **options)
+
+    def close(self) -> None:
+        with suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
+        _unload()
+
+
+def _call(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    try:
+        return function(*arguments, **options)
+    except pynvml.NVMLError as error:
+        if error.value in _DRIVER_AWAY:
+            raise DriverAway(_AWAY_WORDS.get(error.value, "the NVIDIA driver went away")) from None
+        raise Absent(absence_reason(error.value)) from None
+
+
+def _unload() -> None:
+    """Unmap the library, so that the next session loads the one that is installed then."""
+    library = pynvml.nvmlLib
+    if library is None:
+        return
+    pynvml.nvmlLib = None
+    pynvml._nvmlGetFunctionPointer_cache.clear()  # noqa: SLF001 - pynvml has no call for it
+    with suppress(OSError):
+        _ctypes.dlclose(library._handle)  # noqa: SLF001 - nor has ctypes
+
+
+class FieldBatch:
+    """A fixed set of field values of one GPU, asked for in one call into memory that is kept.
+
+    Args:
+        device: The GPU.
+        fields: Field id and scope of each.
+    """
+
+    def __init__(self, device: Handle, fields: Sequence[tuple[int, int]]) -> None:
+        self._device = device
+        self._array = (pynvml.c_nvmlFieldValue_t * len(fields))()
+        for slot, (field_id, scope) in zip(self._array, fields, strict=True):
+            slot.fieldId, slot.scopeId = field_id, scope
+
+    def read(self) -> list[int | float | AbsenceReason]:
+        """The value of each field, or why it has none.
+
+        Raises:
+            Absent: The GPU answered none of them, with the reason.
+            DriverAway: The driver is gone.
+        """
+        _call(self._read_array)
+        return [self._value(slot) for slot in self._array]
+
+    def _read_array(self) -> None:
+        function = pynvml._nvmlGetFunctionPointer("nvmlDeviceGetFieldValues")  # noqa: SLF001 - cached by pynvml
+        pynvml._nvmlCheckReturn(function(self._device, len(self._array), ctypes.byref(self._array)))  # noqa: SLF001
+
+    @staticmethod
+    def _value(slot: Any) -> int | float | AbsenceReason:
+        if slot.nvmlReturn != pynvml.NVML_SUCCESS:
+            return absence_reason(slot.nvmlReturn)
+        value: int | float = getattr(slot.value, _VALUE_MEMBERS[slot.valueType])
+        return value
+
+    @property
+    def sampled_at_us(self) -> int | None:
+        """The driver's time of the newest value, microseconds UTC; None where it gives none."""
+        return max((slot.timestamp for slot in self._array if slot.nvmlReturn == 0), default=0) or None

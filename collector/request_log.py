@@ -1,0 +1,103 @@
+"""A program's own requests, written to the ledger without making them wait.
+
+`record` puts the event in a bounded queue; a thread of its own opens the ledger and appends. When the ledger cannot be
+written the events are dropped and counted: a server that answers matters more than its log.
+"""
+
+import logging
+import queue
+import secrets
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from store.errors import GpuledgerError
+from store.events import Event
+from store.head import HEAD_NAME
+from store.ledger import Ledger
+
+logger = logging.getLogger(__name__)
+
+QUEUE_MAX = 10_000
+_STOP = object()
+
+
+def event_id(time_us: int) -> str:
+    """A UUIDv7 (RFC 9562): sorts by time, unique without coordination."""
+    value = (time_us // 1000) << 80 | 7 << 76 | secrets.randbits(12) << 64 | 2 << 62 | secrets.randbits(62)
+    return str(uuid.UUID(int=value))
+
+
+class RequestLog:
+    """Records finished requests of this process.
+
+    It never creates a ledger: until a collector has, requests are dropped and counted.
+
+    Args:
+        folder: The ledger's folder.
+        source: How these requests come in, for the column `source`.
+        service: Which service answered, for the column `service`.
+    """
+
+    def __init__(self, folder: Path, *, source: str, service: str) -> None:
+        self.dropped = 0
+        self._folder = folder
+        self._common = {"source": source, "service": service}
+        self._queue: queue.Queue[Any] = queue.Queue(QUEUE_MAX)
+        self._ledger: Ledger | None = None
+        self._thread = threading.Thread(target=self._write_all, name="request-log", daemon=True)
+        self._thread.start()
+
+    def record(self, values: Mapping[str, Any], *, duration_s: float) -> None:
+        """Note a request that ends now. `values` are columns of `request`; identity and times are added."""
+        ended_us = time.time_ns() // 1000
+        times = {
+            "event_id": event_id(ended_us),
+            "started_at": ended_us - round(duration_s * 1e6),
+            "ended_at": ended_us,
+            "duration_seconds": duration_s,
+        }
+        try:
+            self._queue.put_nowait(Event("request", ended_us, {**self._common, **times, **values}))
+        except queue.Full:
+            self.dropped += 1
+
+    def close(self) -> None:
+        """Write what is queued, then let go of the ledger."""
+        self._queue.put(_STOP)
+        self._thread.join(timeout=10)
+
+    def _write_all(self) -> None:
+        while (batch := self._next_batch()) is not None:
+            self._append(batch)
+        if self._ledger:
+            self._ledger.close()
+
+    def _next_batch(self) -> list[Event] | None:
+        first = self._queue.get()
+        if first is _STOP:
+            return None
+        batch = [first]
+        while len(batch) < 1000 and not self._queue.empty():
+            following = self._queue.get_nowait()
+            if following is _STOP:
+                self._queue.put(_STOP)
+                break
+            batch.append(following)
+        return batch
+
+    def _append(self, batch: list[Event]) -> None:
+        try:
+            if self._ledger is None and (self._folder / HEAD_NAME).exists():
+                self._ledger = Ledger(self._folder)
+            if self._ledger is None:
+                self.dropped += len(batch)
+            else:
+                self._ledger.append(batch)
+        except GpuledgerError as error:
+            if not self.dropped:
+                logger.warning("%s; this server's own requests are not recorded", error)
+            self.dropped += len(batch)

@@ -1,0 +1,203 @@
+"""The sampler: every interval, what all probes say, in one durable append.
+
+The schedule does not drift: the next tick is due one interval after the last was due, whatever the tick took. Ticks that
+were missed are not made up; they become a `gap` event. A probe that raises costs its own events of that tick. An
+append that fails keeps the events in memory, bounded, and the next tick tries again.
+"""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from collector.clock import Clock, Now
+from collector.probe import Probe
+from store.errors import LedgerUnusableError
+from store.events import Event
+
+logger = logging.getLogger(__name__)
+
+PENDING_EVENTS_MAX = 20_000  # at 8 GPUs and 1 Hz half an hour, some 30 MB
+CLOCK_STEP_S = 0.5
+
+
+class Appender(Protocol):
+    def append(self, events: Sequence[Event]) -> range: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Latest:
+    """The state after the newest tick, replaced as a whole so that any thread may read it.
+
+    Args:
+        now: When the tick began; None before the first.
+        events: What the probes said in it.
+        inventory: The newest description of each thing that was described, by its GPU's UUID ("" for the host).
+        ticks: Ticks taken since the start.
+        missed_ticks: Ticks that were due and not taken.
+        append_failures: Ticks whose append failed.
+        dropped_events: Events given up because the ledger took none for too long.
+        problem: Why the newest events are not in the ledger; None when they are.
+    """
+
+    now: Now | None = None
+    events: Sequence[Event] = ()
+    inventory: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    ticks: int = 0
+    missed_ticks: int = 0
+    append_failures: int = 0
+    dropped_events: int = 0
+    problem: str | None = None
+
+
+class Sampler:
+    """Ticks until told to stop.
+
+    Args:
+        ledger: Where the events go.
+        probes: What is looked at, in this order.
+        clock: What time it is.
+        interval_s: Time between two ticks.
+        version: Of the program, for the start event.
+        pid: Of this process, for the start event.
+        after_tick: Called after each tick with the time of its end.
+    """
+
+    def __init__(
+        self,
+        *,
+        ledger: Appender,
+        probes: Sequence[Probe],
+        clock: Clock,
+        interval_s: float,
+        version: str,
+        pid: int,
+        after_tick: Callable[[Now], None] = lambda now: None,
+    ) -> None:
+        self.latest = Latest()
+        self.probes = probes
+        self.interval_s = interval_s
+        self._ledger = ledger
+        self._clock = clock
+        self._identity = {"gpuledger_version": version, "pid": pid}
+        self._after_tick = after_tick
+        self._pending: deque[Event] = deque(maxlen=PENDING_EVENTS_MAX)
+        self._failing_probes: set[str] = set()
+        self._statuses: dict[str, str] = {}
+
+    def run(self, stop: threading.Event) -> None:
+        """Tick until `stop` is set; the first tick is at once, the last thing written is the stop event."""
+        due_s = self._clock.now().monotonic_s
+        self._keep([self._life_event("start", self._clock.now(), "recording began")])
+        while not stop.is_set():
+            now = self._clock.now()
+            missed = int((now.monotonic_s - due_s) / self.interval_s)
+            self.tick(now, missed)
+            self._after_tick(now)
+            due_s += (missed + 1) * self.interval_s
+            self._clock.wait_until(due_s, stop)
+        self._append([self._life_event("stop", self._clock.now(), "recording ended")])
+        for probe in self.probes:
+            probe.close()
+
+    def tick(self, now: Now, missed: int = 0) -> None:
+        """Read every probe and append what they say."""
+        seen = [event for probe in self.probes for event in self._read(probe, now)]
+        told = self._what_the_clocks_tell(now, missed)
+        failure = self._append([*told, *seen])
+        latest = self.latest
+        self.latest = replace(
+            latest,
+            now=now,
+            events=seen,
+            inventory={**latest.inventory, **_described(seen)},
+            ticks=latest.ticks + 1,
+            missed_ticks=latest.missed_ticks + missed,
+            append_failures=latest.append_failures + (failure is not None),
+            problem=failure,
+        )
+
+    def _read(self, probe: Probe, now: Now) -> Sequence[Event]:
+        try:
+            events = probe.read(now)
+        except Exception as error:
+            if probe.name in self._failing_probes:
+                return []
+            self._failing_probes.add(probe.name)
+            logger.exception("probe %s failed", probe.name)
+            return [
+                self._life_event(
+                    "probe_failed", now, f"the {probe.name} probe failed: {error!r}", probe=probe.name
+                )
+            ]
+        self._failing_probes.discard(probe.name)
+        status = probe.status()
+        if self._statuses.get(probe.name) == status:
+            return events
+        self._statuses[probe.name] = status
+        return [*events, self._life_event("probe_status", now, status, probe=probe.name)]
+
+    def _what_the_clocks_tell(self, now: Now, missed: int) -> list[Event]:
+        before = self.latest.now
+        if before is None:
+            return []
+        told = []
+        if missed:
+            span = _span(before, now)
+            told.append(
+                self._life_event("gap", now, f"{missed} ticks were missed", missed_ticks_count=missed, **span)
+            )
+        asleep_s = (now.boottime_s - before.boottime_s) - (now.monotonic_s - before.monotonic_s)
+        if asleep_s > CLOCK_STEP_S:
+            span = _span(before, now) | {"duration_seconds": asleep_s}
+            told.append(
+                self._life_event("suspend", now, f"the machine was suspended for {asleep_s:.1f} s", **span)
+            )
+        step_s = (now.wall_us - before.wall_us) / 1e6 - (now.boottime_s - before.boottime_s)
+        if abs(step_s) > CLOCK_STEP_S:
+            span = _span(before, now) | {"duration_seconds": step_s}
+            told.append(
+                self._life_event("clock_step", now, f"the clock was stepped by {step_s:+.3f} s", **span)
+            )
+        return told
+
+    def _append(self, events: Sequence[Event]) -> str | None:
+        """Append what is pending and `events`; the reason where the ledger took none."""
+        self._keep(events)
+        try:
+            seqs = self._ledger.append(list(self._pending))
+        except LedgerUnusableError as error:
+            if self.latest.problem is None:
+                logger.error("%s", error)  # noqa: TRY400 - the sentence says it; a traceback would not help
+            return str(error)
+        if self.latest.problem is not None:
+            logger.warning("the ledger takes events again")
+        logger.debug("appended %d-%d", seqs.start, seqs.stop - 1)
+        self._pending.clear()
+        return None
+
+    def _keep(self, events: Sequence[Event]) -> None:
+        overflow = max(0, len(self._pending) + len(events) - PENDING_EVENTS_MAX)
+        self._pending.extend(events)
+        if overflow:
+            latest = self.latest
+            self.latest = replace(latest, dropped_events=latest.dropped_events + overflow)
+
+    def _life_event(self, event: str, now: Now, message: str, **more: Any) -> Event:
+        return Event(
+            "ledger_event", now.wall_us, {"event": event, "message": message, **self._identity, **more}
+        )
+
+
+def _span(before: Now, now: Now) -> dict[str, Any]:
+    return {
+        "started_at": before.wall_us,
+        "ended_at": now.wall_us,
+        "duration_seconds": now.boottime_s - before.boottime_s,
+    }
+
+
+def _described(events: Sequence[Event]) -> dict[str, Mapping[str, Any]]:
+    return {event.values.get("gpu_uuid", ""): event.values for event in events if event.kind == "inventory"}

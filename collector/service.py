@@ -1,0 +1,238 @@
+"""The collector as a process: sampler thread, sealing child, HTTP face, signals."""
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from collector.clock import Clock, Now, SystemClock
+from collector.demo import DemoProbe
+from collector.exposition import LiveCollector, expose
+from collector.gpu import GpuProbe
+from collector.host import HostProbe
+from collector.probe import Probe
+from collector.sampler import Sampler
+from store.errors import UsageError
+from store.ledger import CollectorLock, Ledger
+
+logger = logging.getLogger(__name__)
+
+SEAL_TIME_LIMIT_S = 600.0
+STALE_INTERVALS = 3  # after so many intervals without a tick, sampling counts as stopped
+STALE_AT_LEAST_S = 3.0
+
+
+class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a collector needs to know. Units as in the names; see `gpuledger.settings` for their defaults."""
+
+    ledger_folder: str
+    host: str
+    port: int
+    sample_interval_s: float
+    seal_interval_s: float
+    source: Literal["nvml", "demo"]
+    demo_seed: int
+    log_level: str
+    version: str
+
+
+class Sealer:
+    """Starts the sealing child when it is due, one at a time, and reaps it.
+
+    Args:
+        folder: The ledger's folder.
+        interval_s: Time between two sealings.
+    """
+
+    def __init__(self, folder: Path, interval_s: float) -> None:
+        self._command = [sys.executable, "-P", "-m", "store.sealing", str(folder)]
+        self._interval_s = interval_s
+        self._started_s: float | None = None
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def look(self, now: Now) -> None:
+        """Reap a child that ended, and start one when it is time. Never waits."""
+        if self._started_s is None:
+            self._started_s = now.monotonic_s  # the first one is due an interval after the start
+        running_s = now.monotonic_s - self._started_s
+        if self._child and self._child.poll() is None:
+            if running_s > SEAL_TIME_LIMIT_S:
+                logger.error("sealing took more than %.0f s and was ended", SEAL_TIME_LIMIT_S)
+                self._child.kill()
+            return
+        if self._child and self._child.returncode:
+            logger.error(
+                "sealing failed with exit code %d; the tail is kept and tried again", self._child.returncode
+            )
+        self._child = None
+        if running_s >= self._interval_s:
+            self._started_s = now.monotonic_s
+            self._child = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)  # noqa: S603 - our own module
+
+    def close(self) -> None:
+        """Let a running child finish; killing it would lose nothing but its work."""
+        if self._child:
+            try:
+                self._child.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                self._child.kill()
+                self._child.wait()
+
+
+class Health:
+    """Whether this collector does what it is for.
+
+    Args:
+        sampler: The sampler to judge.
+        clock: What time it is.
+    """
+
+    def __init__(self, sampler: Sampler, clock: Clock) -> None:
+        self._sampler = sampler
+        self._clock = clock
+        self._started_s = clock.now().monotonic_s
+
+    def stopped_because(self) -> str | None:
+        """Why sampling counts as stopped; None when it goes on."""
+        latest = self._sampler.latest
+        since_s = latest.now.monotonic_s if latest.now else self._started_s
+        age_s = self._clock.now().monotonic_s - since_s
+        if age_s <= max(STALE_INTERVALS * self._sampler.interval_s, STALE_AT_LEAST_S):
+            return None
+        return f"sampling has stopped: the newest tick is {age_s:.0f} s old, one is due every {self._sampler.interval_s:g} s"
+
+    def not_ready_because(self) -> str | None:
+        """Why the newest state is not in the ledger; None when it is."""
+        latest = self._sampler.latest
+        if stopped := self.stopped_because():
+            return stopped
+        if latest.now is None:
+            return "no tick has been taken yet"
+        return latest.problem
+
+    def answer(self, problem: str | None) -> JSONResponse:
+        latest = self._sampler.latest
+        body = {
+            "status": "unavailable" if problem else "ok",
+            "reason": problem,
+            "ticks": latest.ticks,
+            "missed_ticks": latest.missed_ticks,
+            "probes": {probe.name: probe.status() for probe in self._sampler.probes},
+        }
+        return JSONResponse(body, status_code=503 if problem else 200)
+
+
+def http_face(health: Health, metrics: LiveCollector) -> Starlette:
+    """The collector's HTTP face: /metrics, /healthz, /readyz."""
+
+    async def serve_metrics(request: Request) -> Response:
+        body, content_type = expose(metrics, request.headers.get("accept", ""))
+        return Response(body, headers={"content-type": content_type})
+
+    async def healthz(_: Request) -> Response:
+        return health.answer(health.stopped_because())
+
+    async def readyz(_: Request) -> Response:
+        return health.answer(health.not_ready_because())
+
+    return Starlette(
+        routes=[Route("/metrics", serve_metrics), Route("/healthz", healthz), Route("/readyz", readyz)]
+    )
+
+
+def bound_socket(host: str, port: int, setting: str) -> socket.socket:
+    """A listening socket, before anything else is begun.
+
+    Raises:
+        UsageError: The address is taken or not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UsageError(
+            f"{host} port {port} cannot be listened on ({reason})",
+            f"stop what listens there, or set {setting}",
+        ) from None
+
+
+def run(settings: CollectorSettings) -> int:
+    """Record until SIGTERM or SIGINT. Returns the exit code.
+
+    Raises:
+        NotALedgerError, LedgerUnusableError, LedgerHeldError: The ledger cannot be recorded into.
+        UsageError: The HTTP address cannot be listened on.
+    """
+    clock = SystemClock()
+    folder = Path(settings.ledger_folder)
+    listener = bound_socket(settings.host, settings.port, "collector.port")
+    ledger = Ledger(folder)
+    lock = CollectorLock(folder)
+    sealer = Sealer(folder, settings.seal_interval_s)
+    sampler = Sampler(
+        ledger=ledger,
+        probes=_probes(settings, folder),
+        clock=clock,
+        interval_s=settings.sample_interval_s,
+        version=settings.version,
+        pid=os.getpid(),
+        after_tick=sealer.look,
+    )
+    health = Health(sampler, clock)
+    metrics = LiveCollector(
+        lambda: sampler.latest, lambda: health.stopped_because() is None, settings.version
+    )
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    failures: list[BaseException] = []
+    sampling = threading.Thread(target=_sample, args=(sampler, stop, failures), name="sampler", daemon=True)
+    serving = _serve(http_face(health, metrics), listener)
+    sampling.start()
+    logger.info("recording to %s; http://%s:%d/metrics", folder, settings.host, listener.getsockname()[1])
+    stop.wait()
+    sampling.join(timeout=10)  # a driver call that hangs cannot be ended from here
+    serving.should_exit = True
+    sealer.close()
+    if not sampling.is_alive():
+        ledger.close()
+    lock.close()
+    return 1 if failures else 0
+
+
+def _probes(settings: CollectorSettings, folder: Path) -> list[Probe]:
+    interval_s = settings.sample_interval_s
+    host = HostProbe(ledger_folder=folder, interval_s=interval_s)
+    if settings.source == "demo":
+        return [host, DemoProbe(interval_s=interval_s, seed=settings.demo_seed)]
+    return [host, GpuProbe(interval_s=interval_s)]
+
+
+def _sample(sampler: Sampler, stop: threading.Event, failures: list[BaseException]) -> None:
+    try:
+        sampler.run(stop)
+    except BaseException as error:
+        logger.exception("sampling ended")
+        failures.append(error)
+        stop.set()  # a process that does not sample is better gone: its supervisor starts it again
+
+
+def _serve(app: Starlette, listener: socket.socket) -> uvicorn.Server:
+    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", ws="none")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http", daemon=True)
+    thread.start()
+    return server

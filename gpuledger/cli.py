@@ -1,0 +1,412 @@
+"""The command line. Heavy libraries are imported inside the command that needs them: `--help` answers in a blink."""
+
+import os
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from gpuledger import __version__
+from store.errors import GpuledgerError, NoDataError, UsageError
+
+if TYPE_CHECKING:
+    from gpuledger.output import Answer, OutputChoice
+    from gpuledger.settings import Settings
+    from query.engine import LocalSource
+    from query.trends import Trend
+    from query.windows import Window
+
+app = typer.Typer(
+    name="gpuledger",
+    help="A flight recorder for GPU machines.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Data = Annotated[Path | None, typer.Option("--data", help="The ledger's folder.", show_default=False)]
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", help="A settings file to read instead of the usual ones.", show_default=False),
+]
+LogLevel = Annotated[
+    str | None, typer.Option("--log-level", help="debug, info, warning or error.", show_default=False)
+]
+WindowText = Annotated[
+    str,
+    typer.Option(
+        "--window", "-w", help="A time window: 15m, 'last hour', 'yesterday 9-17', 2026-11-22, A..B."
+    ),
+]
+Zone = Annotated[
+    str | None, typer.Option("--tz", help="IANA time zone of windows and answers.", show_default=False)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
+AsCsv = Annotated[bool, typer.Option("--csv", help="Answer in CSV.")]
+ParquetFile = Annotated[
+    Path | None, typer.Option("--parquet", help="Write the answer to a Parquet file.", show_default=False)
+]
+
+
+def main() -> None:
+    """Run the command line; every known problem ends as one sentence on stderr and its documented exit code."""
+    try:
+        app()
+    except GpuledgerError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; so do we
+        sys.exit(141)
+    except Exception as error:
+        if os.environ.get("GPULEDGER_DEBUG"):
+            raise
+        _fail(
+            f"internal error: {type(error).__name__}: {error}: run again with GPULEDGER_DEBUG=1 and report what it prints",
+            1,
+        )
+
+
+def _fail(sentence: str, exit_code: int) -> NoReturn:
+    print(f"gpuledger: {sentence}", file=sys.stderr)
+    sys.exit(exit_code)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    if version:
+        print(f"gpuledger {__version__}")
+        raise typer.Exit
+
+
+def _settings(config: Path | None, **flags: Any) -> "Settings":
+    from gpuledger.settings import load_settings
+
+    given = {name.replace("__", "."): value for name, value in flags.items() if value is not None}
+    return load_settings(given, config)
+
+
+def _source(settings: "Settings") -> "LocalSource":
+    from query.engine import LocalSource
+
+    source = LocalSource(settings.data.absolute())
+    source.reader().close()  # says at once when there is no ledger to ask
+    return source
+
+
+def _time_zone(settings: "Settings", zone: str | None) -> str:
+    from query.windows import host_time_zone
+
+    return zone or settings.query.time_zone or host_time_zone()
+
+
+def _now(time_zone: str) -> datetime:
+    from query.windows import zone_info
+
+    return datetime.now(zone_info(time_zone))
+
+
+def _choice(as_json: bool, as_csv: bool, parquet: Path | None) -> "OutputChoice":
+    from gpuledger.output import OutputChoice
+
+    return OutputChoice(as_json=as_json, as_csv=as_csv, parquet=parquet)
+
+
+def _emit(answer: "Answer", choice: "OutputChoice") -> None:
+    from gpuledger.output import emit
+
+    emit(answer, choice)
+
+
+@app.command()
+def up(
+    data: Data = None,
+    source: Annotated[str | None, typer.Option("--source", help="nvml or demo.", show_default=False)] = None,
+    config: Config = None,
+    log_level: LogLevel = None,
+) -> None:
+    """Run the collector and the MCP server over HTTP in the foreground."""
+    from gpuledger.up import Supervisor, collector_command, configure_logging, mcp_http_command
+
+    settings = _settings(config, data=data, collector__source=source, log_level=log_level)
+    configure_logging(settings.log_level)
+    commands = {"collector": collector_command(settings), "MCP server": mcp_http_command(settings)}
+    sys.exit(Supervisor(commands).run())
+
+
+@app.command()
+def collect(
+    data: Data = None,
+    source: Annotated[str | None, typer.Option("--source", help="nvml or demo.", show_default=False)] = None,
+    config: Config = None,
+    log_level: LogLevel = None,
+) -> None:
+    """Run the collector alone."""
+    from gpuledger.up import run_collector
+
+    run_collector(_settings(config, data=data, collector__source=source, log_level=log_level))
+
+
+@app.command()
+def mcp(
+    http: Annotated[bool, typer.Option("--http", help="Serve HTTP instead of stdin and stdout.")] = False,
+    host: Annotated[
+        str | None, typer.Option("--host", help="Address to serve HTTP on.", show_default=False)
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option("--port", help="Port to serve HTTP on.", show_default=False)
+    ] = None,
+    data: Data = None,
+    config: Config = None,
+    log_level: LogLevel = None,
+) -> None:
+    """Run the MCP server."""
+    from gpuledger.up import configure_logging
+    from mcp_server.serving import ServerSettings, serve_http, serve_stdio
+
+    settings = _settings(config, data=data, mcp__host=host, mcp__port=port, log_level=log_level)
+    configure_logging(settings.log_level)
+    server = ServerSettings(
+        folder=settings.data.absolute(),
+        time_zone=_time_zone(settings, None),
+        version=__version__,
+        sql_rows_max=settings.query.sql_rows_max,
+        sql_time_limit_s=settings.query.sql_time_limit_s,
+    )
+    if http:
+        serve_http(server, host=settings.mcp.host, port=settings.mcp.port)
+    else:
+        serve_stdio(server)
+
+
+@app.command()
+def status(
+    data: Data = None,
+    config: Config = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    parquet: ParquetFile = None,
+) -> None:
+    """Show what is recorded, how fresh it is, how large it is, what is absent and why. Exit code 5 when nothing records."""
+    from gpuledger.output import status_answer
+    from query.live import live_state
+    from query.status import ledger_status
+
+    settings = _settings(config, data=data)
+    source = _source(settings)
+    now = _now(_time_zone(settings, None))
+    found = ledger_status(source, now=now)
+    _emit(status_answer(found, live_state(source, now=now)), _choice(as_json, as_csv, parquet))
+    if not found.is_recording:
+        raise typer.Exit(5)
+
+
+@app.command()
+def trend(
+    metric: Annotated[str, typer.Argument(help="A metric, such as gpu.utilization_percent.")],
+    window: WindowText = "1h",
+    gpu: Annotated[
+        list[int] | None, typer.Option("--gpu", help="Only this GPU; may be given again.", show_default=False)
+    ] = None,
+    tz: Zone = None,
+    data: Data = None,
+    config: Config = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    parquet: ParquetFile = None,
+) -> None:
+    """Show how a metric went over a window: min, avg, p50, p95, max, last, slope and a sparkline."""
+    from gpuledger.output import trend_answer
+    from query.catalogue import find_metric
+    from query.trends import trend as trend_of
+    from query.windows import resolve_window
+
+    find_metric(metric)
+    settings = _settings(config, data=data)
+    zone = _time_zone(settings, tz)
+    now = _now(zone)
+    span = resolve_window(window, now=now, time_zone=zone)
+    source = _source(settings)
+    found = trend_of(source, metric, span, now=now, gpus=tuple(gpu or ()))
+    if not found.series:
+        raise _no_values(source, found)
+    _emit(trend_answer(found), _choice(as_json, as_csv, parquet))
+
+
+def _no_values(source: "LocalSource", found: "Trend") -> NoDataError:
+    from gpuledger.output import window_words
+    from query.absence import why_no_values
+
+    return NoDataError(
+        f"There is no {found.metric} in {window_words(found.window)}", why_no_values(source, found)
+    )
+
+
+@app.command()
+def metrics(
+    search: Annotated[list[str] | None, typer.Argument(help="Words to look for.", show_default=False)] = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    parquet: ParquetFile = None,
+) -> None:
+    """List the metrics, with unit and meaning."""
+    from gpuledger.output import rows_answer
+    from query.describe import describe_metrics
+
+    found = describe_metrics(" ".join(search or ()))
+    if not found:
+        raise NoDataError(
+            f"No metric speaks of {' '.join(search or ())!r}", "list them all with 'gpuledger metrics'"
+        )
+    rows = [{"metric": one.name, "unit": one.unit, "meaning": one.meaning} for one in found]
+    _emit(rows_answer(rows, note=f"{len(rows)} metrics"), _choice(as_json, as_csv, parquet))
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="One SELECT; the views are named after the kinds of events.")],
+    window: Annotated[
+        str | None,
+        typer.Option("--window", "-w", help="Look only at files of this window.", show_default=False),
+    ] = None,
+    rows_max: Annotated[
+        int | None, typer.Option("--rows-max", help="Most rows to give.", show_default=False)
+    ] = None,
+    tz: Zone = None,
+    data: Data = None,
+    config: Config = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    parquet: ParquetFile = None,
+) -> None:
+    """Run one SELECT over the ledger."""
+    from gpuledger.output import emit_table
+    from query.ad_hoc import run_sql
+    from query.sql_guard import referenced_kinds
+
+    referenced_kinds(query)
+    settings = _settings(config, data=data, query__sql_rows_max=rows_max)
+    zone = _time_zone(settings, tz)
+    span = _window(window, zone) if window else None
+    found = run_sql(
+        _source(settings),
+        query,
+        rows_max=settings.query.sql_rows_max,
+        time_limit_s=settings.query.sql_time_limit_s,
+        time_zone=zone,
+        **({"start_us": span.start_us, "end_us": span.end_us} if span else {}),
+    )
+    if found.is_truncated:
+        print(
+            f"gpuledger: only the first {settings.query.sql_rows_max} rows; more with --rows-max",
+            file=sys.stderr,
+        )
+    emit_table(found.table, _choice(as_json, as_csv, parquet))
+
+
+def _window(asked: str, zone: str) -> "Window":
+    from query.windows import resolve_window
+
+    return resolve_window(asked, now=_now(zone), time_zone=zone)
+
+
+@app.command()
+def export(
+    kind: Annotated[str, typer.Argument(help="A kind of event, such as gpu_sample.")],
+    window: WindowText = "1d",
+    format: Annotated[
+        str, typer.Option("--format", help="parquet, arrow, csv or json (one object a line).")
+    ] = "parquet",  # noqa: A002
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file to write.", show_default=False)
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
+    tz: Zone = None,
+    data: Data = None,
+    config: Config = None,
+) -> None:
+    """Write the events of one kind in a window to a file, by default KIND.FORMAT in this folder."""
+    from query.export import FORMATS, SUFFIXES, export_events
+    from query.figures import spelled
+
+    chosen = next((one for one in FORMATS if one == format), None)
+    if chosen is None:
+        raise UsageError(f"There is no format {format!r}", f"give one of {', '.join(FORMATS)}")
+    settings = _settings(config, data=data)
+    zone = _time_zone(settings, tz)
+    path = output or Path(f"{kind}{SUFFIXES[chosen]}")
+    found = export_events(
+        _source(settings), kind, _window(window, zone), format=chosen, path=path, overwrite=overwrite
+    )
+    print(f"{found.path}: {found.event_count:,} events, {spelled(found.size_bytes, 'B')}")
+
+
+@app.command()
+def seal(data: Data = None, config: Config = None) -> None:
+    """Move the newest events from the head into Parquet now, instead of at the collector's next turn."""
+    from store.sealing import seal as seal_ledger
+
+    settings = _settings(config, data=data)
+    _source(settings).close()
+    done = seal_ledger(settings.data.absolute())
+    print(f"{done.event_count:,} events sealed into {len(done.segments)} segments")
+
+
+@app.command()
+def init(
+    client: Annotated[str, typer.Option("--client", help="The MCP client: claude-code.")],
+    scope: Annotated[
+        str, typer.Option("--scope", help="user: for every project; project: for this folder.")
+    ] = "user",
+    data: Data = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,
+) -> None:
+    """Enter gpuledger into an MCP client's settings; the file as it was is kept as .bak."""
+    from gpuledger.clients import enter_server
+
+    done = enter_server(client, scope=scope, data=data, home=Path.home(), folder=Path.cwd(), dry_run=dry_run)
+    if not done.difference:
+        print(f"{done.path}: gpuledger is entered already")
+        return
+    print(done.difference, end="")
+    kept = f" (as it was: {done.backup})" if done.backup else ""
+    print(f"{done.path}: {'would be' if dry_run else 'was'} written{kept}")
+
+
+@app.command()
+def config(
+    origin: Annotated[bool, typer.Option("--origin", help="Say where each value came from.")] = False,
+    config: Config = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    parquet: ParquetFile = None,
+) -> None:
+    """Show the settings in force."""
+    from gpuledger.output import rows_answer
+    from gpuledger.settings import load_origins
+
+    rows = [
+        {"setting": one.name, "value": str(one.value), **({"origin": one.origin} if origin else {})}
+        for one in load_origins(config=config)
+    ]
+    _emit(rows_answer(rows, note=f"{len(rows)} settings"), _choice(as_json, as_csv, parquet))
+
+
+@app.command(hidden=True)
+def docs(
+    folder: Annotated[Path, typer.Argument(help="The folder of the reference pages.")] = Path(
+        "docs/reference"
+    ),
+) -> None:
+    """Write the generated reference pages anew."""
+    from gpuledger.pages import reference_pages
+
+    for name, text in reference_pages().items():
+        (folder / name).write_text(text)
+        print(folder / name)

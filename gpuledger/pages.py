@@ -1,0 +1,36 @@
+"""The generated reference pages."""
+
+from gpuledger.settings import ENV_PREFIX, setting_fields
+from store.derivations import events_page
+
+
+def reference_pages() -> dict[str, str]:
+    """File name in docs/reference to text."""
+    return {"events.md": events_page(), "settings.md": settings_page()}
+
+
+def settings_page() -> str:
+    """`docs/reference/settings.md`."""
+    lines = [
+        "# Settings",
+        "",
+        "Generated from `gpuledger/settings.py` by `gpuledger docs`; do not edit.",
+        "",
+        "A later source wins: `/etc/gpuledger/config.toml`, `$XDG_CONFIG_HOME/gpuledger/config.toml` (or the one file named by "
+        "`--config` or `GPULEDGER_CONFIG`), the environment, flags. `gpuledger config --origin` says where each value came from. "
+        "An unknown key is an error.",
+        "",
+        "| setting | environment | default | meaning |",
+        "|---|---|---|---|",
+    ]
+    for name, field in setting_fields():
+        default = (
+            "`$XDG_DATA_HOME/gpuledger`"
+            if name == "data"
+            else f"`{field.default}`"
+            if field.default != ""
+            else ""
+        )
+        variable = f"{ENV_PREFIX}{name.replace('.', '__').upper()}"
+        lines.append(f"| `{name}` | `{variable}` | {default} | {field.description} |")
+    return "\n".join([*lines, ""])

@@ -1,0 +1,226 @@
+"""The settings: one table with name, default, unit and help; where each value came from.
+
+A later source wins: /etc/gpuledger/config.toml, $XDG_CONFIG_HOME/gpuledger/config.toml (or the one file named by
+--config or GPULEDGER_CONFIG), the environment (`GPULEDGER_SECTION__KEY`), flags. An unknown key is an error.
+"""
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+
+from store.errors import UsageError, did_you_mean
+
+ENV_PREFIX = "GPULEDGER_"
+CONFIG_VARIABLE = "GPULEDGER_CONFIG"
+OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "GPULEDGER_DEBUG"})
+
+
+def default_data_folder() -> Path:
+    """$XDG_DATA_HOME/gpuledger, by default ~/.local/share/gpuledger."""
+    base = os.environ.get("XDG_DATA_HOME", "")
+    return (Path(base) if Path(base).is_absolute() else Path.home() / ".local/share") / "gpuledger"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CollectorSection(_Section):
+    """What is watched, how often, and where its HTTP face listens."""
+
+    host: str = Field("127.0.0.1", description="Address of /metrics, /healthz and /readyz.")
+    port: int = Field(
+        9465, ge=0, le=65535, description="Port of /metrics, /healthz and /readyz; 0 takes any free one."
+    )
+    sample_interval_s: float = Field(1.0, ge=0.02, le=60, description="Seconds between two samples.")
+    seal_interval_s: float = Field(
+        120.0, ge=0.1, le=3600, description="Seconds between two sealings of the tail into Parquet."
+    )
+    source: Literal["nvml", "demo"] = Field(
+        "nvml", description="Where GPU samples come from: the NVIDIA driver, or made up."
+    )
+    demo_seed: int = Field(0, ge=0, lt=2**48, description="Which made-up history --source demo shows.")
+
+
+class McpSection(_Section):
+    """Where the MCP server listens when it serves HTTP."""
+
+    host: str = Field("127.0.0.1", description="Address of the MCP server over HTTP.")
+    port: int = Field(
+        9466, ge=0, le=65535, description="Port of the MCP server over HTTP; 0 takes any free one."
+    )
+
+
+class QuerySection(_Section):
+    """How questions are read and bounded."""
+
+    time_zone: str = Field("", description="IANA time zone of windows and answers; this host's where empty.")
+    sql_rows_max: int = Field(
+        10_000, ge=1, le=10_000_000, description="Most rows that one ad-hoc query gives."
+    )
+    sql_time_limit_s: float = Field(
+        30.0, gt=0, le=3600, description="Seconds after which an ad-hoc query is stopped."
+    )
+
+
+class Settings(BaseSettings):
+    """All settings. Values are read by `load_settings`, which knows where each came from."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        frozen=True,
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        nested_model_default_partial_update=True,
+    )
+
+    data: Path = Field(default_factory=default_data_folder, description="The ledger's folder.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="What is logged to stderr."
+    )
+    collector: CollectorSection = CollectorSection()
+    mcp: McpSection = McpSection()
+    query: QuerySection = QuerySection()
+
+    @classmethod
+    def settings_customise_sources(cls, settings_cls: Any, init_settings: Any, **_: Any) -> tuple[Any, ...]:
+        # load_settings merges the sources itself, because it must say where each value came from.
+        return (init_settings,)
+
+
+@dataclass(frozen=True, slots=True)
+class SettingOrigin:
+    """One setting: its dotted name, its value, where that came from."""
+
+    name: str
+    value: Any
+    origin: str
+
+
+def setting_fields() -> Iterator[tuple[str, Any]]:
+    """Dotted name and declaration of every setting, in the order of the table."""
+    for name, declared in Settings.model_fields.items():
+        if isinstance(declared.annotation, type) and issubclass(declared.annotation, _Section):
+            yield from ((f"{name}.{key}", field) for key, field in declared.annotation.model_fields.items())
+        else:
+            yield name, declared
+
+
+def load_settings(flags: Mapping[str, Any] | None = None, config: Path | None = None) -> Settings:
+    """The settings in force.
+
+    Args:
+        flags: Dotted name to value, for those given on the command line.
+        config: A settings file to read instead of the usual ones.
+
+    Raises:
+        UsageError: A file cannot be read, a key is unknown, or a value is not allowed; the message names its origin.
+    """
+    return _merged(flags or {}, config)[0]
+
+
+def load_origins(flags: Mapping[str, Any] | None = None, config: Path | None = None) -> list[SettingOrigin]:
+    """Every setting with its value and where that came from. Raises as `load_settings`."""
+    settings, origins = _merged(flags or {}, config)
+    return [
+        SettingOrigin(name, _at(settings, name), origins.get(name, "default")) for name, _ in setting_fields()
+    ]
+
+
+def _merged(flags: Mapping[str, Any], config: Path | None) -> tuple[Settings, dict[str, str]]:
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for origin, layer in (*_file_layers(config), ("environment", _environment()), ("flag", flags)):
+        for name, value in layer.items():
+            _check_known(name, origin)
+            values[name], origins[name] = value, origin
+    try:
+        return Settings(**_nested(values)), origins
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        origin = origins.get(name, "default")
+        raise UsageError(
+            f"The setting {name} from {origin} cannot be {first['input']!r}", first["msg"].lower()
+        ) from None
+
+
+def _file_layers(config: Path | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    named = config or (Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None)
+    if named:
+        yield str(named), _read_toml(named, is_named=True)
+        return
+    base = os.environ.get("XDG_CONFIG_HOME", "")
+    own = (Path(base) if Path(base).is_absolute() else Path.home() / ".config") / "gpuledger/config.toml"
+    for path in (Path("/etc/gpuledger/config.toml"), own):
+        yield str(path), _read_toml(path, is_named=False)
+
+
+def _read_toml(path: Path, *, is_named: bool) -> dict[str, Any]:
+    try:
+        return dict(_flat(tomllib.loads(path.read_text())))
+    except FileNotFoundError:
+        if is_named:
+            raise UsageError(f"There is no settings file {path}", "name one that is there, or none") from None
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"The settings file {path} is damaged ({error})", "correct it there, or move it aside"
+        ) from None
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UsageError(
+            f"The settings file {path} cannot be read ({reason})", "make it readable for this user"
+        ) from None
+
+
+def _environment() -> dict[str, Any]:
+    known = {name.replace(".", "__").upper(): name for name, _ in setting_fields()}
+    sections = {name.partition("__")[0] for name in known if "__" in name}
+    for variable in os.environ:
+        short = variable.removeprefix(ENV_PREFIX)
+        if (
+            variable.startswith(ENV_PREFIX)
+            and variable not in OTHER_VARIABLES
+            and short not in known | dict.fromkeys(sections)
+        ):
+            known_variables = [f"{ENV_PREFIX}{name}" for name in known]
+            hint = did_you_mean(variable, known_variables, "see 'gpuledger config'")
+            raise UsageError(f"The environment variable {variable} names no setting", hint)
+    return dict(_flat(EnvSettingsSource(Settings)()))
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        section, _, key = name.rpartition(".")
+        (nested.setdefault(section, {}) if section else nested)[key] = value
+    return nested
+
+
+def _check_known(name: str, origin: str) -> None:
+    known = [known_name for known_name, _ in setting_fields()]
+    if name not in known:
+        hint = did_you_mean(name, known, "see 'gpuledger config' for those there are")
+        raise UsageError(f"The setting {name} from {origin} is unknown", hint)
+
+
+def _at(settings: Settings, name: str) -> Any:
+    value: Any = settings
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value

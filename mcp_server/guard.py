@@ -1,0 +1,113 @@
+"""What stands between the wire and the tools: every message passes here.
+
+The SDK ignores arguments that a tool does not have, so a misspelt one would answer a different question than was asked: here it is
+an error that names the nearest. Argument errors are reworded for whoever made the call. Each tool call is recorded as a `request`.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pydantic
+from mcp.server import MCPServer
+from mcp.types import CallToolResult, TextContent
+
+from collector.request_log import RequestLog
+from store.errors import did_you_mean, nearest
+
+Next = Callable[[Any], Awaitable[Any]]
+ERROR_TEXT_MAX = 200
+
+
+class Guard:
+    """Middleware over one server's messages.
+
+    Args:
+        server: Whose tools are called.
+        log: Where calls are recorded; None records nothing.
+    """
+
+    def __init__(self, server: MCPServer[Any], log: RequestLog | None) -> None:
+        self._server = server
+        self._log = log
+
+    async def __call__(self, ctx: Any, call_next: Next) -> Any:
+        if ctx.method != "tools/call":
+            return await call_next(ctx)
+        started_s = time.monotonic()
+        params = ctx.params or {}
+        name, arguments = str(params.get("name", "")), params.get("arguments") or {}
+        problem: str | None = await self._problem(name, arguments)
+        outcome: Any = None
+        try:
+            outcome = _error(problem) if problem else _unwrapped(name, await call_next(ctx))
+        except BaseException as error:
+            self._record(name, arguments, started_s, "error", type(error).__name__)
+            raise
+        text = _error_text(outcome)
+        self._record(name, arguments, started_s, "error" if text is not None else "ok", text)
+        return outcome
+
+    async def _problem(self, name: str, arguments: Any) -> str | None:
+        tools = {tool.name: tool for tool in await self._server.list_tools()}
+        if name not in tools:
+            return f"There is no tool {name!r}: {did_you_mean(name, tools, f'there is {', '.join(tools)}')}"
+        if not isinstance(arguments, dict):
+            return f"The arguments of {name} must be an object"
+        known = tools[name].input_schema.get("properties", {})
+        for argument in arguments:
+            if argument not in known:
+                takes = f"it takes {', '.join(known)}"
+                near = nearest(argument, known)
+                return f"{name} has no parameter {argument!r}: {f'did you mean {near!r}? ' if near else ''}{takes}"
+        return self._argument_error(name, arguments)
+
+    def _argument_error(self, name: str, arguments: dict[str, Any]) -> str | None:
+        """The first argument that the tool's model refuses, without pydantic's own words around it."""
+        tool = self._server._tool_manager.get_tool(name)  # noqa: SLF001 - the SDK has no public way to its model
+        if tool is None:
+            return None
+        try:
+            tool.fn_metadata.arg_model.model_validate(tool.fn_metadata.pre_parse_json(arguments))
+        except pydantic.ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            given = "" if first["type"] == "missing" else f" (given: {str(first['input'])[:60]!r})"
+            return f"{name}: {place}: {first['msg'][0].lower()}{first['msg'][1:]}{given}"
+        return None
+
+    def _record(self, name: str, arguments: Any, started_s: float, status: str, error: str | None) -> None:
+        if self._log is None:
+            return
+        canonical = json.dumps(arguments, sort_keys=True, default=str)
+        values: dict[str, Any] = {
+            "operation": name[:120],
+            "method": "tools/call",
+            "status": status,
+            "attributes": {"arguments_sha256": hashlib.sha256(canonical.encode()).hexdigest()[:16]},
+        }
+        if error:
+            values["error_message"] = error[:ERROR_TEXT_MAX]
+        self._log.record(values, duration_s=time.monotonic() - started_s)
+
+
+def _error(text: str) -> CallToolResult:
+    return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
+
+
+def _unwrapped(name: str, outcome: Any) -> Any:
+    """An error of a tool without the SDK's words before it: the sentence says all that a model needs."""
+    text = _error_text(outcome)
+    wrapping = f"Error executing tool {name}: "
+    return _error(text.removeprefix(wrapping)) if text and text.startswith(wrapping) else outcome
+
+
+def _error_text(outcome: Any) -> str | None:
+    """The text of an error; None for anything else. The SDK hands results over as models or as they go on the wire."""
+    if isinstance(outcome, dict):
+        outcome = CallToolResult.model_validate(outcome) if "content" in outcome else None
+    if not isinstance(outcome, CallToolResult) or not outcome.is_error:
+        return None
+    return "".join(item.text for item in outcome.content if isinstance(item, TextContent))

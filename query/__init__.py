@@ -1,0 +1,1 @@
+"""Turns events into answers, as typed results."""

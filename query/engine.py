@@ -1,0 +1,140 @@
+"""The seam between an analysis and what runs it.
+
+An analysis is one SQL text with a few named fragments; an `Engine` fills them in and runs it. The text keeps to what DuckDB
+and ClickHouse both understand. `DuckEngine` is the engine of one host: the sealed Parquet files of a window and the tail of
+the head, as one relation.
+"""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Protocol
+
+import duckdb
+import pyarrow as pa
+
+from store.derivations import duckdb_columns
+from store.events import KINDS
+from store.snapshot import END_OF_TIME_US, KindSnapshot, LedgerReader
+
+
+class Engine(Protocol):
+    """One question's access to the events of some kinds in one window."""
+
+    name: str
+
+    def relation(self, kind: str) -> str:
+        """What to select the events of `kind` from."""
+
+    def quantile(self, value: str, share: float) -> str:
+        """The exact quantile of an expression, interpolated between neighbours."""
+
+    def bucket(self, time: str, seconds: str) -> str:
+        """The number of the bucket of so many seconds, counted from the epoch, that a time falls into."""
+
+    def epoch_us(self, time: str) -> str:
+        """A time as microseconds since the epoch."""
+
+    def parameter(self, name: str, kind: str) -> str:
+        """The place of a bound value; `kind` is `time`, `int` or `ints`."""
+
+    def query(self, sql: str, **parameters: Any) -> pa.Table: ...
+
+
+class Source(Protocol):
+    """Where the events are."""
+
+    def engine(
+        self, kinds: Iterable[str], *, start_us: int = 0, end_us: int = END_OF_TIME_US
+    ) -> contextlib.AbstractContextManager[Engine]:
+        """An engine that sees at least the events of `kinds` in [start_us, end_us), in one consistent picture."""
+
+
+class DuckEngine:
+    """DuckDB over one snapshot of a local ledger.
+
+    Args:
+        connection: A connection of its own; its temporary views are this question's.
+        snapshot: What it sees.
+    """
+
+    name = "duckdb"
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, snapshot: Mapping[str, KindSnapshot]) -> None:
+        self._connection = connection
+        for kind, events in snapshot.items():
+            create_view(connection, kind, events)
+
+    def relation(self, kind: str) -> str:
+        return kind
+
+    def quantile(self, value: str, share: float) -> str:
+        return f"quantile_cont({value}, {share})"
+
+    def bucket(self, time: str, seconds: str) -> str:
+        # On integers: time_bucket on TIMESTAMPTZ takes twice as long.
+        return f"(epoch_us({time}) // ({seconds} * 1000000))"
+
+    def epoch_us(self, time: str) -> str:
+        return f"epoch_us({time})"
+
+    def parameter(self, name: str, kind: str) -> str:
+        return f"make_timestamptz(${name})" if kind == "time" else f"${name}"
+
+    def query(self, sql: str, **parameters: Any) -> pa.Table:
+        return self._connection.sql(sql, params=parameters).to_arrow_table()
+
+
+def create_view(connection: duckdb.DuckDBPyConnection, kind: str, events: KindSnapshot) -> None:
+    """Publish one kind as a temporary view with its declared columns, whatever the files at hand have."""
+    columns = duckdb_columns(KINDS[kind])
+    tail_name = f"_{kind}_tail"
+    connection.register(tail_name, events.tail)
+    selected = ", ".join(columns)
+    sources = [f"select {selected} from {tail_name}"]
+    if events.files:
+        sources.append(f"select * from {_parquet_scan(events.files)}")
+    connection.execute(f"create temp view {kind} as {' union all by name '.join(sources)}")
+
+
+def _parquet_scan(paths: Iterable[Path]) -> str:
+    names = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
+    return f"read_parquet([{names}], union_by_name = true, hive_partitioning = false)"
+
+
+class LocalSource:
+    """The ledger of this host, read through one in-memory DuckDB.
+
+    Each question gets a connection and a snapshot of its own, so questions of several threads do not meet.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._database = duckdb.connect(":memory:")
+        self._database.execute("set TimeZone = 'UTC'")
+
+    @contextlib.contextmanager
+    def engine(
+        self, kinds: Iterable[str], *, start_us: int = 0, end_us: int = END_OF_TIME_US
+    ) -> Iterator[DuckEngine]:
+        with LedgerReader(self.folder) as reader:
+            snapshot = reader.snapshot(kinds, start_us=start_us, end_us=end_us)
+        connection = self._database.cursor()
+        try:
+            yield DuckEngine(connection, snapshot)
+        finally:
+            connection.close()
+
+    def reader(self) -> LedgerReader:
+        return LedgerReader(self.folder)
+
+    def close(self) -> None:
+        self._database.close()
+
+
+@cache
+def sql_text(name: str) -> str:
+    """The text of `query/sql/NAME.sql`, with its fragments still to be filled in as `{fragment}`."""
+    return files("query").joinpath("sql").joinpath(f"{name}.sql").read_text()

@@ -1,0 +1,198 @@
+"""What the machine does now: the newest row of each GPU and of the host."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from query.engine import Source, sql_text
+from query.errors import UnknownGpuError
+from store.events import GPU_SAMPLE, KINDS, AbsenceReason
+
+LOOK_BACK_S = 600  # how far back the newest row is looked for
+STALE_AFTER_INTERVALS = 3
+STALE_AT_LEAST_S = 3.0
+
+GPU_COLUMNS = (
+    "up",
+    "utilization_percent",
+    "sm_active_ratio",
+    "memory_used_bytes",
+    "memory_total_bytes",
+    "memory_available_bytes",
+    "memory_kind",
+    "temperature_celsius",
+    "memory_temperature_celsius",
+    "power_watts",
+    "power_limit_watts",
+    "clock_sm_hertz",
+    "performance_state",
+    "clock_event_reasons_bitmask",
+)
+HOST_COLUMNS = (
+    "cpu_utilization_percent",
+    "cpu_count",
+    "load_1m_count",
+    "memory_used_bytes",
+    "memory_total_bytes",
+    "memory_available_bytes",
+    "swap_used_bytes",
+    "swap_total_bytes",
+    "ledger_filesystem_free_bytes",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GpuNow:
+    """One GPU now.
+
+    Args:
+        index: NVML index.
+        uuid: Identity.
+        name: Product name, where it is known.
+        age_s: Age of its newest row.
+        values: Columns of `gpu_sample`; None where absent, all None when the row is stale.
+        clock_event_reasons: What holds its clocks, in words.
+        absence: Why a value is None.
+    """
+
+    index: int
+    uuid: str
+    name: str | None
+    age_s: float
+    values: Mapping[str, Any]
+    clock_event_reasons: tuple[str, ...]
+    absence: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class HostNow:
+    """The host now; as `GpuNow`."""
+
+    host: str
+    age_s: float
+    values: Mapping[str, Any]
+    absence: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class LiveState:
+    """The machine now.
+
+    Args:
+        as_of: The time of the question.
+        newest_age_s: Age of the newest row; None where nothing was recorded in the last ten minutes.
+        is_stale: Whether that is too old to stand for now.
+        gpus: By index.
+        hosts: Usually one.
+        no_gpu_because: Why there is no GPU, in the recorder's words; None where there is one.
+    """
+
+    as_of: datetime
+    newest_age_s: float | None
+    is_stale: bool
+    gpus: tuple[GpuNow, ...]
+    hosts: tuple[HostNow, ...]
+    no_gpu_because: str | None
+
+
+def live_state(source: Source, *, now: datetime, gpus: Sequence[int] = ()) -> LiveState:
+    """The newest state of GPUs and host.
+
+    Raises:
+        UnknownGpuError: There is no such GPU.
+    """
+    now_us = round(now.timestamp() * 1e6)
+    start_us = now_us - LOOK_BACK_S * 1_000_000
+    with source.engine(("gpu_sample", "system_sample"), start_us=start_us, end_us=now_us + 1) as engine:
+        rows = {
+            kind: engine.query(_newest_sql(engine, kind), start=start_us, end=now_us + 1).to_pylist()
+            for kind in ("gpu_sample", "system_sample")
+        }
+    names = _names(source)
+    found = sorted((_gpu_now(row, now, names) for row in rows["gpu_sample"]), key=lambda gpu: gpu.index)
+    unknown = [gpu for gpu in gpus if gpu not in {one.index for one in found}]
+    if unknown and found:
+        raise UnknownGpuError(
+            f"There is no GPU {unknown[0]}", f"there is GPU {', '.join(str(one.index) for one in found)}"
+        )
+    hosts = tuple(_host_now(row, now) for row in rows["system_sample"])
+    ages = [one.age_s for one in (*found, *hosts)]
+    return LiveState(
+        as_of=now,
+        newest_age_s=min(ages, default=None),
+        is_stale=all(_is_stale(row, now) for kind in rows.values() for row in kind),
+        gpus=tuple(gpu for gpu in found if not gpus or gpu.index in gpus),
+        hosts=hosts,
+        no_gpu_because=None if found else probe_words(source, "gpu"),
+    )
+
+
+def _newest_sql(engine: Any, kind: str) -> str:
+    return sql_text("newest_rows").format(
+        relation=engine.relation(kind),
+        keys=", ".join(("host", *KINDS[kind].series)),
+        start=engine.parameter("start", "time"),
+        end=engine.parameter("end", "time"),
+    )
+
+
+def _names(source: Source) -> Mapping[str, str]:
+    with source.engine(("inventory",)) as engine:
+        sql = (
+            f"select gpu_uuid, max_by(name, seq) as name from {engine.relation('inventory')} "
+            "where gpu_uuid is not null group by gpu_uuid"
+        )
+        return {row["gpu_uuid"]: row["name"] for row in engine.query(sql).to_pylist()}
+
+
+def probe_words(source: Source, probe: str) -> str | None:
+    """What the recorder last said of one of its probes: what it watches, or why it sees nothing."""
+    with source.engine(("ledger_event",)) as engine:
+        sql = (
+            f"select max_by(message, seq) as message from {engine.relation('ledger_event')} "
+            f"where event = 'probe_status' and probe = '{probe}'"
+        )
+        words: str | None = engine.query(sql).to_pylist()[0]["message"]
+        return words
+
+
+def _gpu_now(row: Mapping[str, Any], now: datetime, names: Mapping[str, str]) -> GpuNow:
+    values, absence = _present(row, GPU_COLUMNS, now)
+    bits = GPU_SAMPLE.by_name["clock_event_reasons_bitmask"].bits or {}
+    mask = values.pop("clock_event_reasons_bitmask") or 0
+    return GpuNow(
+        index=row["gpu_index"],
+        uuid=row["gpu_uuid"],
+        name=names.get(row["gpu_uuid"]),
+        age_s=_age_s(row, now),
+        values=values,
+        clock_event_reasons=tuple(reason for bit, reason in bits.items() if mask & bit),
+        absence=absence,
+    )
+
+
+def _host_now(row: Mapping[str, Any], now: datetime) -> HostNow:
+    values, absence = _present(row, HOST_COLUMNS, now)
+    return HostNow(row["host"], _age_s(row, now), values, absence)
+
+
+def _present(
+    row: Mapping[str, Any], columns: Sequence[str], now: datetime
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The columns' values and why some are missing. A row that is too old has none: never the last value again."""
+    if _is_stale(row, now):
+        return dict.fromkeys(columns), {"*": AbsenceReason.STALE.value}
+    absence: dict[str, str] = msgspec.json.decode(row["absence"]) if row["absence"] else {}
+    return {column: row[column] for column in columns}, absence
+
+
+def _age_s(row: Mapping[str, Any], now: datetime) -> float:
+    return max(0.0, (now.astimezone(UTC) - row["observed_at"]).total_seconds())
+
+
+def _is_stale(row: Mapping[str, Any], now: datetime) -> bool:
+    interval_s = row["interval_seconds"] or 1.0
+    return _age_s(row, now) > max(STALE_AFTER_INTERVALS * interval_s, STALE_AT_LEAST_S)

@@ -1,0 +1,266 @@
+"""How a metric went over a window."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from query.catalogue import Metric, find_metric
+from query.engine import Engine, Source, sql_text
+from query.errors import UnknownGpuError
+from query.windows import Window
+
+STEPS_S = (
+    1,
+    2,
+    5,
+    10,
+    15,
+    20,
+    30,
+    60,
+    120,
+    180,
+    300,
+    600,
+    900,
+    1200,
+    1800,
+    3600,
+    7200,
+    10_800,
+    14_400,
+    21_600,
+    43_200,
+)
+DAY_S = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class TrendSeries:
+    """One series of a trend: a GPU, the host, a process, an operation.
+
+    Args:
+        label: Its name for a person: `0` for GPU 0; empty where there is one series only.
+        series: Its identity: a GPU's UUID, a host's name.
+        n: Number of samples (for a counter: of steps between them).
+        min, avg, p50, p95, max, last: Of the samples, in the metric's unit; percentiles are exact.
+        slope_per_hour: Slope of the least-squares line, units per hour; None with fewer than two samples.
+        increase: For a counter, how much it grew in the window, in its own unit.
+        coverage: Share of the window that its samples stand for, 0 to 1; None for what is not sampled.
+        points: Mean of each bucket of `step_s`, in order of time; None where there was no sample.
+    """
+
+    label: str
+    series: str
+    n: int
+    min: float
+    avg: float
+    p50: float
+    p95: float
+    max: float
+    last: float
+    slope_per_hour: float | None
+    increase: float | None
+    coverage: float | None
+    points: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """How one metric went.
+
+    Args:
+        metric: Its name.
+        unit: Sign of the unit of the values.
+        meaning: What it says.
+        window: The window that was asked for, resolved.
+        step_s: Width of the buckets behind `points`.
+        first_point_at: Beginning of the first bucket, aligned to the epoch, so it may begin before the window.
+        coverage: Mean over the series; 0 where there are none, None for what is not sampled.
+        newest_age_s: Age of the newest sample of the window at the time of the question; None without samples.
+        series: One per GPU, host, process or operation.
+        absent: Why there is no value: reason to number of rows that were NULL for it.
+    """
+
+    metric: str
+    unit: str
+    meaning: str
+    window: Window
+    step_s: int
+    first_point_at: datetime
+    coverage: float | None
+    newest_age_s: float | None
+    series: tuple[TrendSeries, ...]
+    absent: Mapping[str, int]
+
+
+def trend(
+    source: Source, metric: str, window: Window, *, now: datetime, gpus: Sequence[int] = (), points: int = 24
+) -> Trend:
+    """How `metric` went over `window`, per series.
+
+    Args:
+        source: Where the events are.
+        metric: Its name, such as `gpu.utilization_percent`.
+        window: The time asked about.
+        now: The time of the question, for the age of the newest sample.
+        gpus: Only these GPU indexes; all where empty.
+        points: At most so many buckets.
+
+    Raises:
+        UnknownMetricError: There is no such metric.
+        UnknownGpuError: The window has no such GPU.
+    """
+    wanted = find_metric(metric)
+    step_s = bucket_width_s(window.seconds, points)
+    with source.engine([wanted.kind.name], start_us=window.start_us, end_us=window.end_us) as engine:
+        _check_gpus(engine, wanted, window, gpus)
+        rows = engine.query(
+            _trend_sql(engine, wanted, gpus), **_parameters(window, gpus), step=step_s
+        ).to_pylist()
+        newest_us, absent = _newest_and_absent(engine, wanted, window, gpus)
+    buckets = range(window.start_us // (step_s * 1_000_000), (window.end_us - 1) // (step_s * 1_000_000) + 1)
+    series = tuple(_series(wanted, group, buckets, window) for group in _grouped(rows))
+    return Trend(
+        metric=wanted.name,
+        unit=wanted.unit,
+        meaning=wanted.column.meaning,
+        window=window,
+        step_s=step_s,
+        first_point_at=datetime.fromtimestamp(buckets.start * step_s, window.start.tzinfo),
+        coverage=_mean_coverage(wanted, series),
+        newest_age_s=None if newest_us is None else now.timestamp() - newest_us / 1e6,
+        series=series,
+        absent={} if series else absent,
+    )
+
+
+def bucket_width_s(seconds: float, points: int) -> int:
+    """The least round number of seconds that cuts a window into at most `points` buckets, one more at its edges."""
+    least = seconds / points
+    for step in STEPS_S:
+        if step >= least:
+            return step
+    return math.ceil(least / DAY_S) * DAY_S
+
+
+def _parameters(window: Window, gpus: Sequence[int]) -> dict[str, Any]:
+    return {"start": window.start_us, "end": window.end_us, **({"gpus": list(gpus)} if gpus else {})}
+
+
+def _trend_sql(engine: Engine, metric: Metric, gpus: Sequence[int]) -> str:
+    keys = ("host", *metric.kind.series)
+    return sql_text("trend_of_counter" if metric.is_counter else "trend_of_gauge").format(
+        keys=", ".join(keys),
+        first_key=metric.kind.series[0] if metric.kind.series else "host",
+        label=_label_column(metric),
+        value=metric.column.name,
+        interval="interval_seconds" if metric.kind.expected_every_seconds else "cast(null as double)",
+        relation=engine.relation(metric.kind.name),
+        start=engine.parameter("start", "time"),
+        end=engine.parameter("end", "time"),
+        filter=_gpu_filter(engine, gpus),
+        p50=engine.quantile("value", 0.5),
+        p95=engine.quantile("value", 0.95),
+        hours=f"({engine.epoch_us('observed_at')} - {engine.parameter('start', 'int')}) / 3600000000.0",
+        bucket=engine.bucket("observed_at", engine.parameter("step", "int")),
+        epoch_us=engine.epoch_us("observed_at"),
+    )
+
+
+def _label_column(metric: Metric) -> str:
+    labels = {
+        "gpu_sample": "gpu_index",
+        "process_sample": "name",
+        "request": "operation",
+        "server_sample": "model",
+    }
+    return f"cast({labels.get(metric.kind.name, 'host')} as varchar)"
+
+
+def _gpu_filter(engine: Engine, gpus: Sequence[int]) -> str:
+    return f"gpu_index in (select unnest({engine.parameter('gpus', 'ints')}))" if gpus else "true"
+
+
+def _check_gpus(engine: Engine, metric: Metric, window: Window, gpus: Sequence[int]) -> None:
+    if not gpus:
+        return
+    if "gpu_index" not in metric.kind.by_name:
+        raise UnknownGpuError(f"{metric.name} is not measured per GPU", "ask for it without a GPU")
+    sql = f"select distinct gpu_index from {engine.relation(metric.kind.name)} where {_in_window(engine)} order by 1"
+    known = [
+        row["gpu_index"] for row in engine.query(sql, start=window.start_us, end=window.end_us).to_pylist()
+    ]
+    unknown = [gpu for gpu in gpus if gpu not in known]
+    if unknown and known:
+        names = ", ".join(map(str, known))
+        raise UnknownGpuError(f"There is no GPU {unknown[0]} in this window", f"it has GPU {names}")
+
+
+def _in_window(engine: Engine) -> str:
+    return f"observed_at >= {engine.parameter('start', 'time')} and observed_at < {engine.parameter('end', 'time')}"
+
+
+def _newest_and_absent(
+    engine: Engine, metric: Metric, window: Window, gpus: Sequence[int]
+) -> tuple[int | None, dict[str, int]]:
+    has_reasons = "absence" in metric.kind.by_name
+    reasons = "absence" if has_reasons else "cast(null as varchar)"
+    sql = (
+        f"select {reasons} as reasons, {metric.column.name} is null as is_null, count(*) as n, "
+        f"max({engine.epoch_us('observed_at')}) as newest_us "
+        f"from {engine.relation(metric.kind.name)} where {_in_window(engine)} and {_gpu_filter(engine, gpus)} "
+        "group by all"
+    )
+    rows = engine.query(sql, **_parameters(window, gpus)).to_pylist()
+    absent: dict[str, int] = {}
+    for row in rows:
+        if row["is_null"]:
+            reason = absence_of(row["reasons"], metric.column.name)
+            absent[reason] = absent.get(reason, 0) + row["n"]
+    return max((row["newest_us"] for row in rows), default=None), absent
+
+
+def absence_of(reasons: str | None, column: str) -> str:
+    """Why `column` is NULL in a row with that `absence`: for itself, for a group it belongs to, or for the whole row."""
+    known: dict[str, str] = msgspec.json.decode(reasons) if reasons else {}
+    return known.get(column) or known.get(column.split("_", 1)[0]) or known.get("*") or "not_asked"
+
+
+def _grouped(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["label"], row["series"]), []).append(row)
+    return list(groups.values())
+
+
+def _series(metric: Metric, rows: list[dict[str, Any]], buckets: range, window: Window) -> TrendSeries:
+    first = rows[0]
+    by_bucket = {row["bucket"]: row["bucket_value"] for row in rows}
+    numbers = {name: first[name] for name in ("n", "min", "avg", "p50", "p95", "max", "last", "increase")}
+    slope = first["slope_per_hour"]
+    return TrendSeries(
+        label=first["label"] if metric.kind.series else "",
+        series=str(first["series"]),
+        slope_per_hour=None if slope is None or math.isnan(slope) else slope,
+        coverage=_coverage(metric, first["covered_seconds"], window),
+        points=tuple(by_bucket.get(bucket) for bucket in buckets),
+        **numbers,
+    )
+
+
+def _coverage(metric: Metric, covered_seconds: float | None, window: Window) -> float | None:
+    if not metric.kind.expected_every_seconds:
+        return None
+    return min(1.0, float(covered_seconds or 0.0) / window.seconds)
+
+
+def _mean_coverage(metric: Metric, series: Sequence[TrendSeries]) -> float | None:
+    if not metric.kind.expected_every_seconds:
+        return None
+    shares = [one.coverage or 0.0 for one in series]
+    return sum(shares) / len(shares) if shares else 0.0

@@ -1,0 +1,1 @@
+"""Owns every byte on disk: event declarations, the ledger, snapshots. Imports nothing of the other rooms."""

@@ -1,0 +1,40 @@
+"""Files that appear whole or not at all."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+
+def publish_file(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file beside `path`, then make it `path`, durably.
+
+    After it returns, the file and every folder made for it survive a power cut. If the process or the machine
+    dies before, either the whole file is there or none; a leftover `.<name>.tmp` is overwritten by the next
+    attempt. Two writers of the same path at once are not protected from each other.
+    """
+    make_folder(path.parent)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        write(temporary)
+        _sync(temporary)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make `folder` and its missing parents, each made durable in its own parent."""
+    missing = [part for part in (folder, *folder.parents) if not part.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in reversed(missing):
+        _sync(part.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,189 @@
+"""The head database: opening it, creating it, bringing its shape up to date.
+
+SQLite through apsw, in WAL mode with synchronous=FULL: a transaction that has committed survives a power cut.
+The shape is the numbered files in `migrations/head`, each applied in one transaction with its record, which is
+`user_version`. `application_id` tells a ledger's head from any other SQLite file.
+"""
+
+import time
+import uuid
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+import apsw
+
+from store.errors import LedgerUnusableError, NotALedgerError
+from store.files import make_folder
+
+APPLICATION_ID = 0x67706C64  # "gpld"
+BUSY_TIMEOUT_MS = 10_000
+HEAD_NAME = "head.sqlite"
+OWN_NAMES = frozenset(
+    {HEAD_NAME, f"{HEAD_NAME}-wal", f"{HEAD_NAME}-shm", "events", "rollups", "quarantine", "collector.lock", "seal.lock", "mcp.token"}
+)  # fmt: skip
+
+
+@cache
+def _migrations() -> tuple[str, ...]:
+    folder = files("migrations").joinpath("head")
+    return tuple(
+        entry.read_text()
+        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name)
+        if entry.name.endswith(".sql")
+    )
+
+
+def open_head(folder: Path) -> apsw.Connection:
+    """Open the head for appending; create the ledger where `folder` is missing or empty.
+
+    Raises:
+        NotALedgerError: The folder holds something that is no ledger.
+        LedgerUnusableError: It cannot be written, is damaged, or was written by a newer gpuledger.
+    """
+    _check_folder(folder)
+    try:
+        make_folder(folder)
+        connection = _configured(apsw.Connection(str(folder / HEAD_NAME)))
+        connection.pragma("journal_mode", "wal")
+        connection.pragma("synchronous", "full")
+        _check_identity(connection, folder)
+        _migrate(connection)
+    except (apsw.ReadOnlyError, apsw.CantOpenError, OSError) as error:
+        raise LedgerUnusableError(
+            f"The ledger {folder} cannot be written ({_reason(error)})",
+            "make it writable for this user, or name another folder with --data",
+        ) from error
+    except (apsw.NotADBError, apsw.CorruptError) as error:
+        raise _damaged(folder, error) from error
+    return connection
+
+
+def open_head_for_reading(folder: Path) -> apsw.Connection:
+    """Open the head read-only, beside any number of other readers and appenders.
+
+    Raises:
+        NotALedgerError: There is no ledger in the folder.
+        LedgerUnusableError: It cannot be read, is damaged, or was written by a newer gpuledger.
+    """
+    _check_folder(folder)
+    path = folder / HEAD_NAME
+    if not _exists(path):
+        raise NotALedgerError(
+            f"There is no ledger in {folder}", "start one with 'gpuledger up', or name its folder with --data"
+        )
+    try:
+        connection = _configured(_connect_read_only(path))
+        _check_identity(connection, folder)
+        if not connection.pragma("user_version"):
+            raise NotALedgerError(
+                f"The ledger in {folder} has not been begun", "start it with 'gpuledger up'"
+            )
+    except (apsw.CantOpenError, apsw.PermissionsError, apsw.AuthError) as error:
+        raise LedgerUnusableError(
+            f"The ledger {folder} cannot be read ({_reason(error)})", "run as a user who may read it"
+        ) from error
+    except (apsw.NotADBError, apsw.CorruptError) as error:
+        raise _damaged(folder, error) from error
+    return connection
+
+
+def _connect_read_only(path: Path) -> apsw.Connection:
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    try:
+        connection.pragma("application_id")
+    except (apsw.CantOpenError, apsw.ReadOnlyError):
+        # A folder that may not be written, and nobody has the ledger open: without its -shm file SQLite reads
+        # a WAL database only when told that nobody changes it, which is then true.
+        if path.with_name(f"{HEAD_NAME}-wal").exists():
+            raise
+        connection.close()
+        uri = f"{path.resolve().as_uri()}?immutable=1"
+        connection = apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+    return connection
+
+
+def _configured(connection: apsw.Connection) -> apsw.Connection:
+    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+    return connection
+
+
+def _check_folder(folder: Path) -> None:
+    try:
+        if not _exists(folder):
+            return
+        if not folder.is_dir():
+            raise NotALedgerError(f"{folder} is not a folder", "name the ledger's folder with --data")
+        names = {entry.name for entry in folder.iterdir()}
+    except PermissionError as error:
+        raise LedgerUnusableError(
+            f"The folder {folder} cannot be read ({_reason(error)})", "run as a user who may read it"
+        ) from error
+    foreign = names - OWN_NAMES
+    if HEAD_NAME not in names and foreign:
+        raise NotALedgerError(
+            f"{folder} is not a ledger: it holds {sorted(foreign)[0]!r} and no {HEAD_NAME}",
+            "name an empty or new folder with --data",
+        )
+    if HEAD_NAME not in names and "events" in names:
+        raise LedgerUnusableError(
+            f"The ledger {folder} has lost its {HEAD_NAME}",
+            "restore that file from a backup; the sealed Parquet files under events/ are unharmed",
+        )
+
+
+def _exists(path: Path) -> bool:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return False
+    except NotADirectoryError:
+        return False
+    return True
+
+
+def _check_identity(connection: apsw.Connection, folder: Path) -> None:
+    application_id = connection.pragma("application_id")
+    has_tables = connection.execute("select exists (select 1 from sqlite_schema)").get
+    if application_id != APPLICATION_ID and (application_id or has_tables):
+        raise NotALedgerError(
+            f"{folder / HEAD_NAME} is not a ledger's head", "name the ledger's folder with --data"
+        )
+    version, known = connection.pragma("user_version"), len(_migrations())
+    if version > known:
+        raise LedgerUnusableError(
+            f"The ledger {folder} was written by a newer gpuledger (head version {version}, this program knows {known})",
+            "upgrade gpuledger: 'pip install --upgrade gpuledger'",
+        )
+
+
+def _migrate(connection: apsw.Connection) -> None:
+    if connection.pragma("user_version") == len(_migrations()):
+        return
+    connection.execute("begin immediate")
+    try:
+        # Read again inside the transaction: another process may have migrated it meanwhile.
+        begun = connection.pragma("user_version")
+        for number, script in enumerate(_migrations()[begun:], start=begun + 1):
+            connection.execute(script)
+            connection.pragma("user_version", number)
+        if not begun:
+            connection.pragma("application_id", APPLICATION_ID)
+            connection.execute(
+                "insert into ledger values (?, ?, 1)", (str(uuid.uuid4()), time.time_ns() // 1000)
+            )
+        connection.execute("commit")
+    except BaseException:
+        connection.execute("rollback")
+        raise
+
+
+def _damaged(folder: Path, error: Exception) -> LedgerUnusableError:
+    return LedgerUnusableError(
+        f"The ledger's {folder / HEAD_NAME} is damaged ({_reason(error)})",
+        "restore that file from a backup; the sealed Parquet files under events/ are unharmed",
+    )
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)).lower()

@@ -1,0 +1,195 @@
+"""Appending to a ledger.
+
+An append is one SQLite transaction: when it returns, its events are on disk and have their seq. Several processes
+may append (the collector, and each MCP server for its own calls); SQLite's write lock puts them in order. The
+events of one append of one kind stand in one frame, so that a tick of the collector is a handful of rows.
+"""
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import apsw
+
+from store.errors import LedgerHeldError, LedgerUnusableError
+from store.events import Event
+from store.frames import Frame, encode_frames
+from store.head import open_head
+
+LOCK_NAME = "collector.lock"
+
+_INSERT_FRAME = """
+insert into frame (first_seq, event_count, kind, version, host, boot_id, first_observed_at_us, last_observed_at_us, columns)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+
+def read_boot_id(proc: Path = Path("/proc")) -> str:
+    """The kernel's id of this boot; `unknown` where the kernel does not tell."""
+    try:
+        return (proc / "sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return "unknown"
+
+
+class Ledger:
+    """A ledger open for appending; created where its folder is missing or empty.
+
+    Not for use by two threads at once.
+
+    Args:
+        folder: The ledger's folder.
+        host: Name of this machine in every event; its host name where left out.
+        boot_id: The boot that the events belong to.
+
+    Raises:
+        NotALedgerError: The folder holds something that is no ledger.
+        LedgerUnusableError: It cannot be written, is damaged, or was written by a newer gpuledger.
+    """
+
+    def __init__(self, folder: Path, *, host: str | None = None, boot_id: str | None = None) -> None:
+        self.folder = folder
+        self.host = host or socket.gethostname()
+        self.boot_id = boot_id or read_boot_id()
+        self._head = open_head(folder)
+
+    def append(self, events: Sequence[Event]) -> range:
+        """Write `events`, durably, and return the range of seq that they got.
+
+        Raises:
+            LedgerUnusableError: The disk is full or failing; nothing of the batch was written.
+            ValueError: A kind or field that is not declared.
+        """
+        try:
+            return self._append(events)
+        except (
+            apsw.FullError,
+            apsw.IOError,
+            apsw.ReadOnlyError,
+            apsw.CantOpenError,
+            apsw.CorruptError,
+            apsw.BusyError,
+        ) as error:
+            raise LedgerUnusableError(
+                f"The ledger {self.folder} took no events ({str(error).lower()})",
+                "see that its disk has space and is writable",
+            ) from error
+
+    def _append(self, events: Sequence[Event]) -> range:
+        head = self._head
+        head.execute("begin immediate")
+        try:
+            first_seq: int = head.execute("select next_seq from ledger").get
+            frames = encode_frames(events, first_seq=first_seq, host=self.host, boot_id=self.boot_id)
+            head.executemany(_INSERT_FRAME, (_frame_row(frame) for frame in frames))
+            head.execute("update ledger set next_seq = ?", (first_seq + len(events),))
+            head.execute("commit")
+        except BaseException:
+            if head.in_transaction:
+                head.execute("rollback")
+            raise
+        return range(first_seq, first_seq + len(events))
+
+    def close(self) -> None:
+        self._head.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _frame_row(frame: Frame) -> tuple[int | str | bytes, ...]:
+    return (
+        frame.first_seq,
+        frame.count,
+        frame.kind,
+        frame.version,
+        frame.host,
+        frame.boot_id,
+        frame.first_observed_at_us,
+        frame.last_observed_at_us,
+        frame.columns,
+    )
+
+
+def frames_of_rows(rows: Iterable[tuple[int, int, str, int, str, str, int, int, bytes]]) -> list[Frame]:
+    """Frames from rows of `select * from frame`."""
+    return [
+        Frame(kind, version, first_seq, count, first_us, last_us, host, boot_id, columns)
+        for first_seq, count, kind, version, host, boot_id, first_us, last_us, columns in rows
+    ]
+
+
+class CollectorLock:
+    """The right to be the one collector of a ledger, held by this process until it closes the lock or ends.
+
+    An flock on a file that says who holds it. The kernel gives it up with the process, however it dies, and
+    Python's descriptors do not pass to child processes.
+
+    Raises:
+        LedgerHeldError: Another process holds it; the message names its pid and start time.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _holder_words(os.pread(self._descriptor, 4096, 0))
+            os.close(self._descriptor)
+            raise LedgerHeldError(
+                f"The ledger {folder} is held by another collector ({holder})",
+                "stop that one first, or name another folder with --data",
+            ) from None
+        started_at = datetime.now(UTC).isoformat(timespec="seconds")
+        holder_record = json.dumps({"pid": os.getpid(), "started_at": started_at}).encode()
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, holder_record, 0)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            os.ftruncate(self._descriptor, 0)
+        os.close(self._descriptor)
+
+
+def lock_holder(folder: Path) -> dict[str, object] | None:
+    """The pid and start time of the collector that holds the ledger now; None where there is none."""
+    try:
+        descriptor = os.open(folder / LOCK_NAME, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _holder_record(os.pread(descriptor, 4096, 0))
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _holder_record(content: bytes) -> dict[str, object]:
+    try:
+        record = json.loads(content)
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _holder_words(content: bytes) -> str:
+    record = _holder_record(content)
+    return (
+        f"pid {record['pid']}, started {record['started_at']}"
+        if {"pid", "started_at"} <= set(record)
+        else "just starting"
+    )

@@ -1,0 +1,134 @@
+"""Reading a ledger: one consistent picture of catalogue and tail."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from store.events import KINDS
+from store.frames import frames_to_arrow
+from store.head import HEAD_NAME, open_head_for_reading
+from store.ledger import frames_of_rows
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    import pyarrow as pa
+
+END_OF_TIME_US = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class KindSnapshot:
+    """The events of one kind at one moment.
+
+    Args:
+        files: The sealed Parquet files whose time range meets the window.
+        tail: The events not sealed yet, with the kind's whole schema.
+    """
+
+    files: tuple[Path, ...]
+    tail: "pa.Table"
+
+
+@dataclass(frozen=True, slots=True)
+class KindExtent:
+    """How much of one kind the ledger holds. Times are microseconds UTC, None where it holds nothing."""
+
+    event_count: int
+    first_observed_at_us: int | None
+    last_observed_at_us: int | None
+    segment_count: int
+    sealed_bytes: int
+
+
+class LedgerReader:
+    """A ledger open for reading, beside any number of other readers and appenders.
+
+    Raises:
+        NotALedgerError: There is no ledger in the folder.
+        LedgerUnusableError: It cannot be read, is damaged, or was written by a newer gpuledger.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._head = open_head_for_reading(folder)
+
+    def snapshot(
+        self, kinds: Iterable[str], *, start_us: int = 0, end_us: int = END_OF_TIME_US
+    ) -> Mapping[str, KindSnapshot]:
+        """The files and the tail of each kind that may hold events of [start_us, end_us).
+
+        Catalogue and tail come from one read transaction: no event is in both, none is in neither. No file is
+        opened. Files and frames are chosen by their time range, so both may hold events outside the window too.
+        """
+        window = (start_us, end_us)
+        with self._head:
+            files = {kind: self._files(kind, window) for kind in kinds}
+            frames = {kind: self._frames(kind, window) for kind in files}
+        return {
+            kind: KindSnapshot(files[kind], frames_to_arrow(KINDS[kind], frames_of_rows(frames[kind])))
+            for kind in files
+        }
+
+    def _files(self, kind: str, window: tuple[int, int]) -> tuple[Path, ...]:
+        rows = self._head.execute(
+            "select path from segment where kind = ? and last_observed_at_us >= ? and first_observed_at_us < ? "
+            "order by first_seq",
+            (kind, *window),
+        )
+        return tuple(self.folder / path for (path,) in rows)
+
+    def _frames(
+        self, kind: str, window: tuple[int, int]
+    ) -> list[tuple[int, int, str, int, str, str, int, int, bytes]]:
+        return self._head.execute(
+            "select * from frame where kind = ? and last_observed_at_us >= ? and first_observed_at_us < ? "
+            "order by first_seq",
+            (kind, *window),
+        ).fetchall()
+
+    def extents(self) -> Mapping[str, KindExtent]:
+        """How much of every declared kind there is, from the catalogue and the tail alone."""
+        return {kind: self._extent(kind) for kind in KINDS}
+
+    def _extent(self, kind: str) -> KindExtent:
+        row = self._head.execute(
+            """
+            select coalesce(sum(event_count), 0), min(first_us), max(last_us),
+                   count(*) filter (where sealed), coalesce(sum(size_bytes), 0)
+            from (
+                select event_count, first_observed_at_us as first_us, last_observed_at_us as last_us,
+                       true as sealed, size_bytes
+                from segment where kind = :kind
+                union all
+                select event_count, first_observed_at_us, last_observed_at_us, false, 0
+                from frame where kind = :kind
+            )
+            """,
+            {"kind": kind},
+        ).get
+        return KindExtent(*row)
+
+    @property
+    def ledger_id(self) -> str:
+        identity: str = self._head.execute("select id from ledger").get
+        return identity
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes on disk: sealed segments and the head with its log."""
+        sealed: int = self._head.execute("select coalesce(sum(size_bytes), 0) from segment").get
+        return sealed + sum(path.stat().st_size for path in self.folder.glob(f"{HEAD_NAME}*"))
+
+    def close(self) -> None:
+        self._head.close()
+
+    def __enter__(self) -> "Self":
+        return self
+
+    def __exit__(
+        self, kind: "type[BaseException] | None", error: BaseException | None, trace: "TracebackType | None"
+    ) -> None:
+        self.close()
