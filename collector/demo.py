@@ -1,8 +1,8 @@
 """`--source demo`: two H200 and a GB10 that are not there, for screenshots, tutorials and tests without a GPU.
 
 What they do follows from the seed and the time alone, so that two runs agree on the past: jobs come and go, memory
-follows, clocks give way to the power cap and to heat. The figures at idle and under load are those of a real H200 (78 and 627 W,
-345 and 1980 MHz, 28 and 52 °C). Everything is labelled as demo in `inventory`.
+follows, clocks give way to the power cap and to heat. The figures at idle and under load are those of a real H200
+(78 and 627 W, 345 and 1980 MHz, 28 and 52 °C). Everything is labelled as demo in `inventory`.
 """
 
 import random
@@ -38,9 +38,7 @@ class _Model:
 
 
 _H200 = _Model("NVIDIA H200 (demo)", "Hopper", "9.0", 150_754_820_096, 78, 700, 345, 1980, 3201, 28, 52)
-_GB10 = _Model(
-    "NVIDIA GB10 (demo)", "Blackwell", "12.1", 119 * GIB, 5, 140, 208, 2418, 8533, 38, 78, is_unified=True
-)
+_GB10 = _Model("NVIDIA GB10 (demo)", "Blackwell", "12.1", 119 * GIB, 5, 140, 208, 2418, 8533, 38, 78, is_unified=True)
 
 
 @dataclass(slots=True)
@@ -67,8 +65,7 @@ class DemoProbe:
         self._seed = seed
         models = (_H200, _H200, _GB10)
         self._gpus = [
-            _Gpu(index, f"GPU-demo{index:04d}-0000-4000-8000-{seed:012x}", model)
-            for index, model in enumerate(models)
+            _Gpu(index, f"GPU-demo{index:04d}-0000-4000-8000-{seed:012x}", model) for index, model in enumerate(models)
         ]
         self._epoch: int | None = None
         self._before: Now | None = None
@@ -109,9 +106,7 @@ class DemoProbe:
         gpu.heat += (load - gpu.heat) * min(1.0, elapsed_s / 20)
         wanted_w = model.power_idle_w + (1.06 * model.power_limit_w - model.power_idle_w) * load**1.3
         power_w = max(model.power_idle_w * 0.97, min(wanted_w, model.power_limit_w) + noise.gauss(0, 2))
-        temperature_c = (
-            model.temperature_idle_c + (model.temperature_full_c - model.temperature_idle_c) * gpu.heat
-        )
+        temperature_c = model.temperature_idle_c + (model.temperature_full_c - model.temperature_idle_c) * gpu.heat
         is_capped = wanted_w > model.power_limit_w
         is_hot = gpu.model.is_unified and gpu.heat > 0.93
         share = 0.86 if is_hot else 0.95 if is_capped else 1.0
@@ -157,9 +152,7 @@ class DemoProbe:
                 "memory_available_bytes": model.memory_bytes - used - 6 * GIB,
                 "memory_used_bytes": used,
                 "memory_process_bytes": used,
-                "absence": dict.fromkeys(
-                    ("memory_free_bytes", "memory_reserved_bytes"), AbsenceReason.NOT_SUPPORTED
-                ),
+                "absence": dict.fromkeys(("memory_free_bytes", "memory_reserved_bytes"), AbsenceReason.NOT_SUPPORTED),
             }
         reserved = 643_825_664
         return {

@@ -87,9 +87,7 @@ def _info(latest: Latest) -> Iterable[Metric]:
 
 def _filled(family: PrometheusFamily, columns: Mapping[str, str], rows: list[Event]) -> Iterable[Metric]:
     make = CounterMetricFamily if family.type == "counter" else GaugeMetricFamily
-    field_labels = [name for name, _ in family.members[0][1]] or (
-        ["reason"] if family.members[0][0].bits else []
-    )
+    field_labels = [name for name, _ in family.members[0][1]] or (["reason"] if family.members[0][0].bits else [])
     metric = make(family.name, family.help, labels=[*columns, *field_labels])
     for row in rows:
         label_values = [str(row.values[column]) for column in columns.values()]

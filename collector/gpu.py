@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -210,11 +211,7 @@ class GpuProbe:
         self._status = _counted(len(found))
         return [
             *(_gpu_event("lost", gpu, now, "it is no longer listed by the driver") for gpu in gone),
-            *(
-                _gpu_event("appeared", gpu, now, "it was not there when recording began")
-                for gpu in new
-                if not is_first
-            ),
+            *(_gpu_event("appeared", gpu, now, "it was not there when recording began") for gpu in new if not is_first),
             *(Event("inventory", now.wall_us, self._description(nvml, gpu)) for gpu in new),
         ]
 
@@ -259,8 +256,8 @@ class GpuProbe:
         nvml = self._nvml
         assert nvml is not None  # noqa: S101 - read() asks for rows only in a session
         for reading in _HOT_READINGS:
-            self._take(gpu, now, reading.columns, lambda r=reading: r.read(nvml, gpu.handle), values, absence)
-        self._take(gpu, now, _MEMORY_COLUMNS, lambda: self._memory(nvml, gpu), values, absence)
+            self._take(gpu, now, reading.columns, partial(reading.read, nvml, gpu.handle), values, absence)
+        self._take(gpu, now, _MEMORY_COLUMNS, partial(self._memory, nvml, gpu), values, absence)
         self._take_fields(gpu, values, absence)
         if "power_watts" in absence:  # before Ampere, and where the field is not served
             read_power = lambda: {"power_watts": _milli(nvml.ask("nvmlDeviceGetPowerUsage", gpu.handle))}  # noqa: E731
@@ -408,6 +405,18 @@ def _memory_total(nvml: Nvml, device: Handle) -> int | None:
     return total or None
 
 
+_ARCHITECTURES: Mapping[int, str] = {
+    2: "Kepler",
+    3: "Maxwell",
+    4: "Pascal",
+    5: "Volta",
+    6: "Turing",
+    7: "Ampere",
+    8: "Ada",
+    9: "Hopper",
+    10: "Blackwell",
+}
+
 _DESCRIPTION: Mapping[str, Callable[[Nvml, Handle], Any]] = {
     "name": _asked("nvmlDeviceGetName"),
     "serial": _asked("nvmlDeviceGetSerial"),
@@ -437,16 +446,4 @@ _DESCRIPTION: Mapping[str, Callable[[Nvml, Handle], Any]] = {
     ),
     "pcie_link_maximum_generation": _asked("nvmlDeviceGetMaxPcieLinkGeneration"),
     "pcie_link_maximum_width_lanes": _asked("nvmlDeviceGetMaxPcieLinkWidth"),
-}
-
-_ARCHITECTURES = {
-    2: "Kepler",
-    3: "Maxwell",
-    4: "Pascal",
-    5: "Volta",
-    6: "Turing",
-    7: "Ampere",
-    8: "Ada",
-    9: "Hopper",
-    10: "Blackwell",
 }

@@ -92,10 +92,7 @@ class HostProbe:
 
     def _load(self) -> dict[str, Any]:
         words = (self._proc / "loadavg").read_text().split()
-        return {
-            f"load_{minutes}_count": float(word)
-            for minutes, word in zip(("1m", "5m", "15m"), words, strict=False)
-        }
+        return {f"load_{minutes}_count": float(word) for minutes, word in zip(("1m", "5m", "15m"), words, strict=False)}
 
     def _tasks(self) -> dict[str, Any]:
         numbers = _numbers(self._proc / "stat")
@@ -134,11 +131,7 @@ class HostProbe:
         raise FileNotFoundError(f"no line '{share}' in pressure/{resource}")  # cpu/full before Linux 5.13
 
     def _disk(self) -> dict[str, Any]:
-        disks = [
-            io
-            for name, io in psutil.disk_io_counters(perdisk=True, nowrap=False).items()
-            if self._is_whole(name)
-        ]
+        disks = [io for name, io in psutil.disk_io_counters(perdisk=True, nowrap=False).items() if self._is_whole(name)]
         return {
             "disk_read_bytes": sum(io.read_bytes for io in disks),
             "disk_written_bytes": sum(io.write_bytes for io in disks),
@@ -148,10 +141,8 @@ class HostProbe:
         }
 
     def _is_whole(self, name: str) -> bool:
-        """Whether it is a whole device that reaches hardware: partitions, loops and RAM disks count twice or not at all."""
-        return (self._root / "sys/block" / name).exists() and not name.startswith(
-            ("loop", "ram", "zram", "dm-", "md")
-        )
+        """Whether it is a whole device that reaches hardware; partitions, loops and RAM disks are not."""
+        return (self._root / "sys/block" / name).exists() and not name.startswith(("loop", "ram", "zram", "dm-", "md"))
 
     def _network(self) -> dict[str, Any]:
         counters = psutil.net_io_counters(pernic=True, nowrap=False)
@@ -204,7 +195,7 @@ class _Row:
         self.absence: dict[str, AbsenceReason] = {}
 
     def take(self, name: str, read: Any) -> None:
-        """Add what `read` gives; where it cannot, note the reason under `name` (a field, or the first word of several)."""
+        """Add what `read` gives; where it cannot, note why under `name`: a field, or the first word of several."""
         try:
             self.values |= read()
         except PermissionError:

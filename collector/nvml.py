@@ -33,9 +33,7 @@ _NOT_SUPPORTED = frozenset(
         pynvml.NVML_ERROR_INVALID_ARGUMENT,  # a sensor or clock domain that this device does not know
     }
 )
-_LOST = frozenset(
-    {pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_RESET_REQUIRED, pynvml.NVML_ERROR_GPU_NOT_FOUND}
-)
+_LOST = frozenset({pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_RESET_REQUIRED, pynvml.NVML_ERROR_GPU_NOT_FOUND})
 _DRIVER_AWAY = frozenset(
     {
         pynvml.NVML_ERROR_UNINITIALIZED,

@@ -1,8 +1,8 @@
 """The sampler: every interval, what all probes say, in one durable append.
 
-The schedule does not drift: the next tick is due one interval after the last was due, whatever the tick took. Ticks that
-were missed are not made up; they become a `gap` event. A probe that raises costs its own events of that tick. An
-append that fails keeps the events in memory, bounded, and the next tick tries again.
+The schedule does not drift: the next tick is due one interval after the last was due, whatever the tick took.
+Ticks that were missed are not made up; they become a `gap` event. A probe that raises costs its own events of
+that tick. An append that fails keeps the events in memory, bounded, and the next tick tries again.
 """
 
 import logging
@@ -74,7 +74,7 @@ class Sampler:
         interval_s: float,
         version: str,
         pid: int,
-        after_tick: Callable[[Now], None] = lambda now: None,
+        after_tick: Callable[[Now], None] = lambda _: None,
     ) -> None:
         self.latest = Latest()
         self.probes = probes
@@ -128,9 +128,7 @@ class Sampler:
             self._failing_probes.add(probe.name)
             logger.exception("probe %s failed", probe.name)
             return [
-                self._life_event(
-                    "probe_failed", now, f"the {probe.name} probe failed: {error!r}", probe=probe.name
-                )
+                self._life_event("probe_failed", now, f"the {probe.name} probe failed: {error!r}", probe=probe.name)
             ]
         self._failing_probes.discard(probe.name)
         status = probe.status()
@@ -146,21 +144,15 @@ class Sampler:
         told = []
         if missed:
             span = _span(before, now)
-            told.append(
-                self._life_event("gap", now, f"{missed} ticks were missed", missed_ticks_count=missed, **span)
-            )
+            told.append(self._life_event("gap", now, f"{missed} ticks were missed", missed_ticks_count=missed, **span))
         asleep_s = (now.boottime_s - before.boottime_s) - (now.monotonic_s - before.monotonic_s)
         if asleep_s > CLOCK_STEP_S:
             span = _span(before, now) | {"duration_seconds": asleep_s}
-            told.append(
-                self._life_event("suspend", now, f"the machine was suspended for {asleep_s:.1f} s", **span)
-            )
+            told.append(self._life_event("suspend", now, f"the machine was suspended for {asleep_s:.1f} s", **span))
         step_s = (now.wall_us - before.wall_us) / 1e6 - (now.boottime_s - before.boottime_s)
         if abs(step_s) > CLOCK_STEP_S:
             span = _span(before, now) | {"duration_seconds": step_s}
-            told.append(
-                self._life_event("clock_step", now, f"the clock was stepped by {step_s:+.3f} s", **span)
-            )
+            told.append(self._life_event("clock_step", now, f"the clock was stepped by {step_s:+.3f} s", **span))
         return told
 
     def _append(self, events: Sequence[Event]) -> str | None:
@@ -186,9 +178,7 @@ class Sampler:
             self.latest = replace(latest, dropped_events=latest.dropped_events + overflow)
 
     def _life_event(self, event: str, now: Now, message: str, **more: Any) -> Event:
-        return Event(
-            "ledger_event", now.wall_us, {"event": event, "message": message, **self._identity, **more}
-        )
+        return Event("ledger_event", now.wall_us, {"event": event, "message": message, **self._identity, **more})
 
 
 def _span(before: Now, now: Now) -> dict[str, Any]:

@@ -73,9 +73,7 @@ class Sealer:
                 self._child.kill()
             return
         if self._child and self._child.returncode:
-            logger.error(
-                "sealing failed with exit code %d; the tail is kept and tried again", self._child.returncode
-            )
+            logger.error("sealing failed with exit code %d; the tail is kept and tried again", self._child.returncode)
         self._child = None
         if running_s >= self._interval_s:
             self._started_s = now.monotonic_s
@@ -111,7 +109,10 @@ class Health:
         age_s = self._clock.now().monotonic_s - since_s
         if age_s <= max(STALE_INTERVALS * self._sampler.interval_s, STALE_AT_LEAST_S):
             return None
-        return f"sampling has stopped: the newest tick is {age_s:.0f} s old, one is due every {self._sampler.interval_s:g} s"
+        return (
+            f"sampling has stopped: the newest tick is {age_s:.0f} s old, "
+            f"one is due every {self._sampler.interval_s:g} s"
+        )
 
     def not_ready_because(self) -> str | None:
         """Why the newest state is not in the ledger; None when it is."""
@@ -147,9 +148,7 @@ def http_face(health: Health, metrics: LiveCollector) -> Starlette:
     async def readyz(_: Request) -> Response:
         return health.answer(health.not_ready_because())
 
-    return Starlette(
-        routes=[Route("/metrics", serve_metrics), Route("/healthz", healthz), Route("/readyz", readyz)]
-    )
+    return Starlette(routes=[Route("/metrics", serve_metrics), Route("/healthz", healthz), Route("/readyz", readyz)])
 
 
 def bound_socket(host: str, port: int, setting: str) -> socket.socket:
@@ -192,9 +191,7 @@ def run(settings: CollectorSettings) -> int:
         after_tick=sealer.look,
     )
     health = Health(sampler, clock)
-    metrics = LiveCollector(
-        lambda: sampler.latest, lambda: health.stopped_because() is None, settings.version
-    )
+    metrics = LiveCollector(lambda: sampler.latest, lambda: health.stopped_because() is None, settings.version)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -32,18 +32,12 @@ Config = Annotated[
     Path | None,
     typer.Option("--config", help="A settings file to read instead of the usual ones.", show_default=False),
 ]
-LogLevel = Annotated[
-    str | None, typer.Option("--log-level", help="debug, info, warning or error.", show_default=False)
-]
+LogLevel = Annotated[str | None, typer.Option("--log-level", help="debug, info, warning or error.", show_default=False)]
 WindowText = Annotated[
     str,
-    typer.Option(
-        "--window", "-w", help="A time window: 15m, 'last hour', 'yesterday 9-17', 2026-11-22, A..B."
-    ),
+    typer.Option("--window", "-w", help="A time window: 15m, 'last hour', 'yesterday 9-17', 2026-11-22, A..B."),
 ]
-Zone = Annotated[
-    str | None, typer.Option("--tz", help="IANA time zone of windows and answers.", show_default=False)
-]
+Zone = Annotated[str | None, typer.Option("--tz", help="IANA time zone of windows and answers.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="Answer in CSV.")]
 ParquetFile = Annotated[
@@ -65,10 +59,8 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("GPULEDGER_DEBUG"):
             raise
-        _fail(
-            f"internal error: {type(error).__name__}: {error}: run again with GPULEDGER_DEBUG=1 and report what it prints",
-            1,
-        )
+        hint = "run again with GPULEDGER_DEBUG=1 and report what it prints"
+        _fail(f"internal error: {type(error).__name__}: {error}: {hint}", 1)
 
 
 def _fail(sentence: str, exit_code: int) -> NoReturn:
@@ -156,12 +148,8 @@ def collect(
 @app.command()
 def mcp(
     http: Annotated[bool, typer.Option("--http", help="Serve HTTP instead of stdin and stdout.")] = False,
-    host: Annotated[
-        str | None, typer.Option("--host", help="Address to serve HTTP on.", show_default=False)
-    ] = None,
-    port: Annotated[
-        int | None, typer.Option("--port", help="Port to serve HTTP on.", show_default=False)
-    ] = None,
+    host: Annotated[str | None, typer.Option("--host", help="Address to serve HTTP on.", show_default=False)] = None,
+    port: Annotated[int | None, typer.Option("--port", help="Port to serve HTTP on.", show_default=False)] = None,
     data: Data = None,
     config: Config = None,
     log_level: LogLevel = None,
@@ -193,7 +181,7 @@ def status(
     as_csv: AsCsv = False,
     parquet: ParquetFile = None,
 ) -> None:
-    """Show what is recorded, how fresh it is, how large it is, what is absent and why. Exit code 5 when nothing records."""
+    """Show what is recorded, how fresh and how large, what is absent and why; exit code 5 when nothing records."""
     from gpuledger.output import status_answer
     from query.live import live_state
     from query.status import ledger_status
@@ -243,9 +231,7 @@ def _no_values(source: "LocalSource", found: "Trend") -> NoDataError:
     from gpuledger.output import window_words
     from query.absence import why_no_values
 
-    return NoDataError(
-        f"There is no {found.metric} in {window_words(found.window)}", why_no_values(source, found)
-    )
+    return NoDataError(f"There is no {found.metric} in {window_words(found.window)}", why_no_values(source, found))
 
 
 @app.command()
@@ -261,9 +247,7 @@ def metrics(
 
     found = describe_metrics(" ".join(search or ()))
     if not found:
-        raise NoDataError(
-            f"No metric speaks of {' '.join(search or ())!r}", "list them all with 'gpuledger metrics'"
-        )
+        raise NoDataError(f"No metric speaks of {' '.join(search or ())!r}", "list them all with 'gpuledger metrics'")
     rows = [{"metric": one.name, "unit": one.unit, "meaning": one.meaning} for one in found]
     _emit(rows_answer(rows, note=f"{len(rows)} metrics"), _choice(as_json, as_csv, parquet))
 
@@ -275,9 +259,7 @@ def sql(
         str | None,
         typer.Option("--window", "-w", help="Look only at files of this window.", show_default=False),
     ] = None,
-    rows_max: Annotated[
-        int | None, typer.Option("--rows-max", help="Most rows to give.", show_default=False)
-    ] = None,
+    rows_max: Annotated[int | None, typer.Option("--rows-max", help="Most rows to give.", show_default=False)] = None,
     tz: Zone = None,
     data: Data = None,
     config: Config = None,
@@ -320,9 +302,9 @@ def _window(asked: str, zone: str) -> "Window":
 def export(
     kind: Annotated[str, typer.Argument(help="A kind of event, such as gpu_sample.")],
     window: WindowText = "1d",
-    format: Annotated[
+    format_name: Annotated[
         str, typer.Option("--format", help="parquet, arrow, csv or json (one object a line).")
-    ] = "parquet",  # noqa: A002
+    ] = "parquet",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The file to write.", show_default=False)
     ] = None,
@@ -335,15 +317,13 @@ def export(
     from query.export import FORMATS, SUFFIXES, export_events
     from query.figures import spelled
 
-    chosen = next((one for one in FORMATS if one == format), None)
+    chosen = next((one for one in FORMATS if one == format_name), None)
     if chosen is None:
-        raise UsageError(f"There is no format {format!r}", f"give one of {', '.join(FORMATS)}")
+        raise UsageError(f"There is no format {format_name!r}", f"give one of {', '.join(FORMATS)}")
     settings = _settings(config, data=data)
     zone = _time_zone(settings, tz)
     path = output or Path(f"{kind}{SUFFIXES[chosen]}")
-    found = export_events(
-        _source(settings), kind, _window(window, zone), format=chosen, path=path, overwrite=overwrite
-    )
+    found = export_events(_source(settings), kind, _window(window, zone), format=chosen, path=path, overwrite=overwrite)
     print(f"{found.path}: {found.event_count:,} events, {spelled(found.size_bytes, 'B')}")
 
 
@@ -361,9 +341,7 @@ def seal(data: Data = None, config: Config = None) -> None:
 @app.command()
 def init(
     client: Annotated[str, typer.Option("--client", help="The MCP client: claude-code.")],
-    scope: Annotated[
-        str, typer.Option("--scope", help="user: for every project; project: for this folder.")
-    ] = "user",
+    scope: Annotated[str, typer.Option("--scope", help="user: for every project; project: for this folder.")] = "user",
     data: Data = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,
 ) -> None:
@@ -400,9 +378,7 @@ def config(
 
 @app.command(hidden=True)
 def docs(
-    folder: Annotated[Path, typer.Argument(help="The folder of the reference pages.")] = Path(
-        "docs/reference"
-    ),
+    folder: Annotated[Path, typer.Argument(help="The folder of the reference pages.")] = Path("docs/reference"),
 ) -> None:
     """Write the generated reference pages anew."""
     from gpuledger.pages import reference_pages

@@ -1,7 +1,7 @@
 """`gpuledger init`: entering the MCP server into a client's settings.
 
-The command is written absolute: clients are started from desktops and editors that do not have a shell's PATH. What else
-stands in the file stays; the file as it was is kept beside it as `.bak`.
+The command is written absolute: clients are started from desktops and editors that do not have a shell's PATH.
+What else stands in the file stays; the file as it was is kept beside it as `.bak`.
 """
 
 import difflib
@@ -70,7 +70,8 @@ def enter_server(
         client: A name in `CLIENTS`.
         scope: user or project.
         data: The ledger's folder, where it is not the usual one.
-        home, folder: The user's home and the working folder.
+        home: The user's home.
+        folder: The working folder.
         dry_run: Only say what would change.
 
     Raises:
@@ -81,17 +82,13 @@ def enter_server(
         raise UsageError(f"There is no client {client!r}", hint)
     known = CLIENTS[client]
     if scope not in known.path:
-        raise UsageError(
-            f"{client} has no {scope} settings", f"give --scope {' or --scope '.join(known.path)}"
-        )
+        raise UsageError(f"{client} has no {scope} settings", f"give --scope {' or --scope '.join(known.path)}")
     path = known.path[scope](home, folder)
     before_text, settings = _read(path)
     arguments = ["mcp", *(["--data", str(data.absolute())] if data else [])]
     servers = settings.setdefault(known.servers_key, {})
     if not isinstance(servers, dict):
-        raise UsageError(
-            f"{path} is damaged ({known.servers_key} is not an object)", "correct it, or move it aside"
-        )
+        raise UsageError(f"{path} is damaged ({known.servers_key} is not an object)", "correct it, or move it aside")
     servers[SERVER_NAME] = known.entry(server_command(), arguments)
     after_text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
     difference = "".join(

@@ -31,9 +31,7 @@ class OpenLedger:
         self._source.reader().close()  # says at once when there is no ledger
         self._time_zone = time_zone or host_time_zone()
 
-    def trend(
-        self, metric: str, window: str = "1h", *, gpus: tuple[int, ...] = (), points: int = 24
-    ) -> Trend:
+    def trend(self, metric: str, window: str = "1h", *, gpus: tuple[int, ...] = (), points: int = 24) -> Trend:
         """How a metric went, as `gpuledger trend` shows it."""
         now = self._now()
         return trend(self._source, metric, self._window(window, now), now=now, gpus=gpus, points=points)

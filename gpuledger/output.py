@@ -101,7 +101,7 @@ def _cell(value: Any) -> Any:
 
 
 def _write_parquet(table: pa.Table, path: Path) -> None:
-    import pyarrow.parquet as pq  # noqa: PLC0415 - only who asks for Parquet pays for it
+    import pyarrow.parquet as pq
 
     try:
         publish_file(path, lambda temporary: pq.write_table(table, temporary))
@@ -232,9 +232,8 @@ def status_answer(status: LedgerStatus, live: LiveState) -> Answer:
         out.print(table)
         for gpu in live.gpus:
             name = escape(gpu.name or "?")
-            out.print(
-                f"GPU {gpu.index}  {name}  {spelled(gpu.values['utilization_percent'], '%')}  {spelled(gpu.values['power_watts'], 'W')}"
-            )
+            figures = (spelled(gpu.values["utilization_percent"], "%"), spelled(gpu.values["power_watts"], "W"))
+            out.print(f"GPU {gpu.index}  {name}  {'  '.join(figures)}")
         if status.absent:
             out.print("absent now:", style="bold")
             for column, reason in status.absent.items():

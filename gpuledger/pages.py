@@ -16,20 +16,16 @@ def settings_page() -> str:
         "",
         "Generated from `gpuledger/settings.py` by `gpuledger docs`; do not edit.",
         "",
-        "A later source wins: `/etc/gpuledger/config.toml`, `$XDG_CONFIG_HOME/gpuledger/config.toml` (or the one file named by "
-        "`--config` or `GPULEDGER_CONFIG`), the environment, flags. `gpuledger config --origin` says where each value came from. "
-        "An unknown key is an error.",
+        "A later source wins: `/etc/gpuledger/config.toml`, `$XDG_CONFIG_HOME/gpuledger/config.toml` (or the one file",
+        "named by `--config` or `GPULEDGER_CONFIG`), the environment, flags. `gpuledger config --origin` says where each",
+        "value came from. An unknown key is an error.",
         "",
         "| setting | environment | default | meaning |",
         "|---|---|---|---|",
     ]
     for name, field in setting_fields():
         default = (
-            "`$XDG_DATA_HOME/gpuledger`"
-            if name == "data"
-            else f"`{field.default}`"
-            if field.default != ""
-            else ""
+            "`$XDG_DATA_HOME/gpuledger`" if name == "data" else f"`{field.default}`" if field.default != "" else ""
         )
         variable = f"{ENV_PREFIX}{name.replace('.', '__').upper()}"
         lines.append(f"| `{name}` | `{variable}` | {default} | {field.description} |")

@@ -34,38 +34,36 @@ class _Section(BaseModel):
 class CollectorSection(_Section):
     """What is watched, how often, and where its HTTP face listens."""
 
-    host: str = Field("127.0.0.1", description="Address of /metrics, /healthz and /readyz.")
+    host: str = Field(default="127.0.0.1", description="Address of /metrics, /healthz and /readyz.")
     port: int = Field(
-        9465, ge=0, le=65535, description="Port of /metrics, /healthz and /readyz; 0 takes any free one."
+        default=9465, ge=0, le=65535, description="Port of /metrics, /healthz and /readyz; 0 takes any free one."
     )
-    sample_interval_s: float = Field(1.0, ge=0.02, le=60, description="Seconds between two samples.")
+    sample_interval_s: float = Field(default=1.0, ge=0.02, le=60, description="Seconds between two samples.")
     seal_interval_s: float = Field(
-        120.0, ge=0.1, le=3600, description="Seconds between two sealings of the tail into Parquet."
+        default=120.0, ge=0.1, le=3600, description="Seconds between two sealings of the tail into Parquet."
     )
     source: Literal["nvml", "demo"] = Field(
-        "nvml", description="Where GPU samples come from: the NVIDIA driver, or made up."
+        default="nvml", description="Where GPU samples come from: the NVIDIA driver, or made up."
     )
-    demo_seed: int = Field(0, ge=0, lt=2**48, description="Which made-up history --source demo shows.")
+    demo_seed: int = Field(default=0, ge=0, lt=2**48, description="Which made-up history --source demo shows.")
 
 
 class McpSection(_Section):
     """Where the MCP server listens when it serves HTTP."""
 
-    host: str = Field("127.0.0.1", description="Address of the MCP server over HTTP.")
+    host: str = Field(default="127.0.0.1", description="Address of the MCP server over HTTP.")
     port: int = Field(
-        9466, ge=0, le=65535, description="Port of the MCP server over HTTP; 0 takes any free one."
+        default=9466, ge=0, le=65535, description="Port of the MCP server over HTTP; 0 takes any free one."
     )
 
 
 class QuerySection(_Section):
     """How questions are read and bounded."""
 
-    time_zone: str = Field("", description="IANA time zone of windows and answers; this host's where empty.")
-    sql_rows_max: int = Field(
-        10_000, ge=1, le=10_000_000, description="Most rows that one ad-hoc query gives."
-    )
+    time_zone: str = Field(default="", description="IANA time zone of windows and answers; this host's where empty.")
+    sql_rows_max: int = Field(default=10_000, ge=1, le=10_000_000, description="Most rows that one ad-hoc query gives.")
     sql_time_limit_s: float = Field(
-        30.0, gt=0, le=3600, description="Seconds after which an ad-hoc query is stopped."
+        default=30.0, gt=0, le=3600, description="Seconds after which an ad-hoc query is stopped."
     )
 
 
@@ -82,16 +80,16 @@ class Settings(BaseSettings):
 
     data: Path = Field(default_factory=default_data_folder, description="The ledger's folder.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="What is logged to stderr."
+        default="info", description="What is logged to stderr."
     )
     collector: CollectorSection = CollectorSection()
     mcp: McpSection = McpSection()
     query: QuerySection = QuerySection()
 
     @classmethod
-    def settings_customise_sources(cls, settings_cls: Any, init_settings: Any, **_: Any) -> tuple[Any, ...]:
+    def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[Any, ...]:
         # load_settings merges the sources itself, because it must say where each value came from.
-        return (init_settings,)
+        return (sources["init_settings"],)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +126,7 @@ def load_settings(flags: Mapping[str, Any] | None = None, config: Path | None = 
 def load_origins(flags: Mapping[str, Any] | None = None, config: Path | None = None) -> list[SettingOrigin]:
     """Every setting with its value and where that came from. Raises as `load_settings`."""
     settings, origins = _merged(flags or {}, config)
-    return [
-        SettingOrigin(name, _at(settings, name), origins.get(name, "default")) for name, _ in setting_fields()
-    ]
+    return [SettingOrigin(name, _at(settings, name), origins.get(name, "default")) for name, _ in setting_fields()]
 
 
 def _merged(flags: Mapping[str, Any], config: Path | None) -> tuple[Settings, dict[str, str]]:

@@ -1,8 +1,8 @@
 """`gpuledger up`: the collector and the MCP server over HTTP, as two processes watched by this one.
 
-They are two so that a reader that runs out of memory or dies takes nothing with it. One that ends by itself is started
-again, after 1, 2, 4 … 60 seconds; one that refuses to begin (a ledger held by another collector, a port in use) ends the whole
-with its exit code.
+They are two so that a reader that runs out of memory or dies takes nothing with it. One that ends by itself is
+started again, after 1, 2, 4 … 60 seconds; one that refuses to begin (a ledger held by another collector, a port in
+use) ends the whole with its exit code.
 """
 
 import ctypes
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -88,7 +88,7 @@ class Supervisor:
         commands: Name and command line of each child; the first one's refusal to begin ends the whole.
     """
 
-    commands: dict[str, Sequence[str]]
+    commands: Mapping[str, Sequence[str]]
     stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> int:
@@ -126,9 +126,7 @@ class Supervisor:
         wait_s = min(RESTART_AT_MOST_S, 2.0**child.restarts)
         child.restarts += 1
         child.restart_at_s = now_s + wait_s
-        logger.error(
-            "the %s ended with exit code %d; it is started again in %.0f s", child.name, code, wait_s
-        )
+        logger.error("the %s ended with exit code %d; it is started again in %.0f s", child.name, code, wait_s)
         return None
 
 

@@ -1,7 +1,7 @@
 """The answers of the tools: one model each, and one text that says the same.
 
-Hosts disagree on which of the two channels of a result they show to the model, so each is complete on its own. The text is made
-from the model, never beside it: a summary first, then the window, tables as CSV, notes, and the next call.
+Hosts disagree on which of the two channels of a result they show to the model, so each is complete on its own. The
+text is made from the model, never beside it: a summary first, then the window, tables as CSV, notes, the next call.
 """
 
 import csv
@@ -16,7 +16,8 @@ from query.figures import significant
 from query.windows import Window
 
 TEXT_CELL_MAX = 120
-_CONTROL = {code: None for code in (*range(32), 127, *range(128, 160), 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}  # fmt: skip
+_DIRECTION_MARKS = (0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_CONTROL = dict.fromkeys((*range(32), *range(127, 160), *_DIRECTION_MARKS))
 
 
 class WindowAnswer(BaseModel):
@@ -43,7 +44,7 @@ class Answer(BaseModel):
 
     summary: str
     notes: list[str] = []
-    next: list[str] = Field([], description="Calls that lead further")
+    next: list[str] = Field(default=[], description="Calls that lead further")
 
 
 class QueryMetricsAnswer(Answer):
@@ -66,7 +67,6 @@ class LiveStateAnswer(Answer):
 
 class DescribeDataAnswer(Answer):
     table: TableAnswer
-    examples: dict[str, str] = {}
 
 
 class RunSqlAnswer(Answer):
@@ -99,9 +99,7 @@ def clean(value: Any) -> Any:
 def result(answer: Answer) -> CallToolResult:
     """The answer in both channels."""
     structured = answer.model_dump(mode="json", by_alias=True)
-    return CallToolResult(
-        content=[TextContent(type="text", text=text_of(structured))], structured_content=structured
-    )
+    return CallToolResult(content=[TextContent(type="text", text=text_of(structured))], structured_content=structured)
 
 
 def text_of(structured: Mapping[str, Any]) -> str:

@@ -1,7 +1,8 @@
 """What stands between the wire and the tools: every message passes here.
 
-The SDK ignores arguments that a tool does not have, so a misspelt one would answer a different question than was asked: here it is
-an error that names the nearest. Argument errors are reworded for whoever made the call. Each tool call is recorded as a `request`.
+The SDK ignores arguments that a tool does not have, so a misspelt one would answer a different question than was
+asked: here it is an error that names the nearest. Argument errors are reworded for whoever made the call. Each tool
+call is recorded as a `request`.
 """
 
 import hashlib
@@ -15,7 +16,7 @@ from mcp.server import MCPServer
 from mcp.types import CallToolResult, TextContent
 
 from collector.request_log import RequestLog
-from store.errors import did_you_mean, nearest
+from store.errors import did_you_mean
 
 Next = Callable[[Any], Awaitable[Any]]
 ERROR_TEXT_MAX = 200
@@ -53,15 +54,16 @@ class Guard:
     async def _problem(self, name: str, arguments: Any) -> str | None:
         tools = {tool.name: tool for tool in await self._server.list_tools()}
         if name not in tools:
-            return f"There is no tool {name!r}: {did_you_mean(name, tools, f'there is {', '.join(tools)}')}"
+            known_tools = f"there is {', '.join(tools)}"
+            return f"There is no tool {name!r}: {did_you_mean(name, tools, known_tools)}"
         if not isinstance(arguments, dict):
             return f"The arguments of {name} must be an object"
         known = tools[name].input_schema.get("properties", {})
         for argument in arguments:
             if argument not in known:
                 takes = f"it takes {', '.join(known)}"
-                near = nearest(argument, known)
-                return f"{name} has no parameter {argument!r}: {f'did you mean {near!r}? ' if near else ''}{takes}"
+                hint = did_you_mean(argument, known, "")
+                return f"{name} has no parameter {argument!r}: {hint} {takes}".replace(":  ", ": ")
         return self._argument_error(name, arguments)
 
     def _argument_error(self, name: str, arguments: dict[str, Any]) -> str | None:

@@ -21,17 +21,14 @@ def why_no_values(source: LocalSource, found: Trend) -> str:
     if found.absent:
         reason = max(found.absent, key=lambda one: found.absent[one])
         rows = sum(found.absent.values())
-        return (
-            f"{rows} rows were recorded without it ({reason}: {_REASON_WORDS.get(reason, 'see its meaning')})"
-        )
+        return f"{rows} rows were recorded without it ({reason}: {_REASON_WORDS.get(reason, 'see its meaning')})"
     metric = find_metric(found.metric)
     with source.reader() as reader:
         extent = reader.extents()[metric.kind.name]
     if extent.first_observed_at_us is not None and extent.last_observed_at_us is not None:
         zone = found.window.start.tzinfo
         first, last = (
-            datetime.fromtimestamp(us / 1e6, zone)
-            for us in (extent.first_observed_at_us, extent.last_observed_at_us)
+            datetime.fromtimestamp(us / 1e6, zone) for us in (extent.first_observed_at_us, extent.last_observed_at_us)
         )
         return f"the ledger holds it from {first:%Y-%m-%d %H:%M:%S} to {last:%Y-%m-%d %H:%M:%S}"
     words = probe_words(source, "gpu") if metric.kind.subject == "gpu" else None

@@ -49,7 +49,8 @@ def run_sql(
         sql: One SELECT; it sees the views named after the kinds.
         rows_max: At most so many rows.
         time_limit_s: After so long it is interrupted.
-        start_us, end_us: Files wholly outside are not looked at; rows at the edges may still lie outside.
+        start_us: Files wholly before are not looked at; rows at the edge may still lie before.
+        end_us: The same for files wholly after.
         time_zone: In which times are shown and cut into days.
 
     Raises:

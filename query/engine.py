@@ -1,8 +1,8 @@
 """The seam between an analysis and what runs it.
 
-An analysis is one SQL text with a few named fragments; an `Engine` fills them in and runs it. The text keeps to what DuckDB
-and ClickHouse both understand. `DuckEngine` is the engine of one host: the sealed Parquet files of a window and the tail of
-the head, as one relation.
+An analysis is one SQL text with a few named fragments; an `Engine` fills them in and runs it. The text keeps to what
+DuckDB and ClickHouse both understand. `DuckEngine` is the engine of one host: the sealed Parquet files of a window
+and the tail of the head, as one relation.
 """
 
 import contextlib
@@ -116,9 +116,7 @@ class LocalSource:
         self._database.execute("set TimeZone = 'UTC'")
 
     @contextlib.contextmanager
-    def engine(
-        self, kinds: Iterable[str], *, start_us: int = 0, end_us: int = END_OF_TIME_US
-    ) -> Iterator[DuckEngine]:
+    def engine(self, kinds: Iterable[str], *, start_us: int = 0, end_us: int = END_OF_TIME_US) -> Iterator[DuckEngine]:
         with LedgerReader(self.folder) as reader:
             snapshot = reader.snapshot(kinds, start_us=start_us, end_us=end_us)
         connection = self._database.cursor()

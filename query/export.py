@@ -36,7 +36,7 @@ def export_events(
     *,
     format: ExportFormat,
     path: Path,
-    overwrite: bool = False,  # noqa: A002
+    overwrite: bool = False,
 ) -> ExportResult:
     """Write the events of `kind` in `window`, in order of seq, to `path`, whole or not at all.
 

@@ -119,7 +119,7 @@ def live_state(source: Source, *, now: datetime, gpus: Sequence[int] = ()) -> Li
             f"There is no GPU {unknown[0]}", f"there is GPU {', '.join(str(one.index) for one in found)}"
         )
     hosts = tuple(_host_now(row, now) for row in rows["system_sample"])
-    ages = [one.age_s for one in (*found, *hosts)]
+    ages = [*(gpu.age_s for gpu in found), *(host.age_s for host in hosts)]
     return LiveState(
         as_of=now,
         newest_age_s=min(ages, default=None),
@@ -179,9 +179,7 @@ def _host_now(row: Mapping[str, Any], now: datetime) -> HostNow:
     return HostNow(row["host"], _age_s(row, now), values, absence)
 
 
-def _present(
-    row: Mapping[str, Any], columns: Sequence[str], now: datetime
-) -> tuple[dict[str, Any], dict[str, str]]:
+def _present(row: Mapping[str, Any], columns: Sequence[str], now: datetime) -> tuple[dict[str, Any], dict[str, str]]:
     """The columns' values and why some are missing. A row that is too old has none: never the last value again."""
     if _is_stale(row, now):
         return dict.fromkeys(columns), {"*": AbsenceReason.STALE.value}
@@ -190,7 +188,8 @@ def _present(
 
 
 def _age_s(row: Mapping[str, Any], now: datetime) -> float:
-    return max(0.0, (now.astimezone(UTC) - row["observed_at"]).total_seconds())
+    age_s: float = (now.astimezone(UTC) - row["observed_at"]).total_seconds()
+    return max(0.0, age_s)
 
 
 def _is_stale(row: Mapping[str, Any], now: datetime) -> bool:

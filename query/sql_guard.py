@@ -1,8 +1,8 @@
 """Which SQL may run: one SELECT over the published views, judged by DuckDB's own syntax tree.
 
 The type of a statement is no guard: `WITH x AS (COPY (SELECT 1) TO 'file') SELECT 1` is a SELECT to DuckDB 2.0, and
-writes the file. So the tree that `json_serialize_sql` gives is walked against allowlists of query nodes, table references,
-tables and table functions; whatever is not listed is refused.
+writes the file. So the tree that `json_serialize_sql` gives is walked against allowlists of query nodes, table
+references, tables and table functions; whatever is not listed is refused.
 """
 
 import re
@@ -18,9 +18,7 @@ from store.errors import did_you_mean
 from store.events import KINDS
 
 _QUERY_NODES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
-_TABLE_REFERENCES = frozenset(
-    {"BASE_TABLE", "SUBQUERY", "JOIN", "TABLE_FUNCTION", "EMPTY", "EXPRESSION_LIST", "PIVOT"}
-)
+_TABLE_REFERENCES = frozenset({"BASE_TABLE", "SUBQUERY", "JOIN", "TABLE_FUNCTION", "EMPTY", "EXPRESSION_LIST", "PIVOT"})
 _TABLE_FUNCTIONS = frozenset({"range", "generate_series", "unnest"})
 _REFUSED_FUNCTIONS = frozenset(
     {
@@ -68,9 +66,7 @@ def _parser() -> duckdb.DuckDBPyConnection:
 def _tree(sql: str) -> Any:
     first_word = _LEADING_COMMENTS.sub("", sql).split(None, 1)[:1]
     if not first_word:
-        raise SqlRefusedError(
-            "There is no SQL to run", "send a SELECT, such as 'select count(*) from gpu_sample'"
-        )
+        raise SqlRefusedError("There is no SQL to run", "send a SELECT, such as 'select count(*) from gpu_sample'")
     row = _parser().cursor().execute("select json_serialize_sql($1::varchar)", [sql]).fetchone()
     tree = msgspec.json.decode(row[0]) if row else {"error": True}
     if not tree["error"]:
@@ -116,9 +112,7 @@ def _check_query_node(node: dict[str, Any]) -> None:
 
 def _check_function(node: dict[str, Any]) -> None:
     name = node.get("function_name")
-    if isinstance(name, str) and (
-        name.lower() in _REFUSED_FUNCTIONS or node.get("schema") or node.get("catalog")
-    ):
+    if isinstance(name, str) and (name.lower() in _REFUSED_FUNCTIONS or node.get("schema") or node.get("catalog")):
         raise SqlRefusedError(
             f"The function {name} is not available here",
             "use DuckDB's ordinary scalar and aggregate functions",
@@ -138,7 +132,5 @@ def _checked_tables(node: dict[str, Any], ctes: set[str]) -> Iterable[str]:
         return ()
     name = str(node["table_name"]).lower()
     if node.get("schema_name") or node.get("catalog_name") or name not in {*KINDS, *ctes}:
-        raise SqlRefusedError(
-            f"There is no view {node['table_name']!r}", did_you_mean(name, KINDS, _VIEW_HINT)
-        )
+        raise SqlRefusedError(f"There is no view {node['table_name']!r}", did_you_mean(name, KINDS, _VIEW_HINT))
     return (name,) if name in KINDS else ()

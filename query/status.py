@@ -77,9 +77,7 @@ def ledger_status(source: LocalSource, *, now: datetime) -> LedgerStatus:
     holder = lock_holder(source.folder)
     live = live_state(source, now=now)
     ages = [
-        one.newest_age_s
-        for one in kinds
-        if KINDS[one.kind].expected_every_seconds and one.newest_age_s is not None
+        one.newest_age_s for one in kinds if KINDS[one.kind].expected_every_seconds and one.newest_age_s is not None
     ]
     pid, started_at = (holder or {}).get("pid"), (holder or {}).get("started_at")
     return LedgerStatus(
@@ -97,12 +95,8 @@ def ledger_status(source: LocalSource, *, now: datetime) -> LedgerStatus:
 
 
 def _absent(live: LiveState) -> dict[str, str]:
-    absent = {
-        f"gpu {gpu.index} {column}": reason for gpu in live.gpus for column, reason in gpu.absence.items()
-    }
-    return absent | {
-        f"host {column}": reason for host in live.hosts for column, reason in host.absence.items()
-    }
+    absent = {f"gpu {gpu.index} {column}": reason for gpu in live.gpus for column, reason in gpu.absence.items()}
+    return absent | {f"host {column}": reason for host in live.hosts for column, reason in host.absence.items()}
 
 
 def _local(time_us: int | None, now: datetime) -> datetime | None:

@@ -119,9 +119,7 @@ def trend(
     step_s = bucket_width_s(window.seconds, points)
     with source.engine([wanted.kind.name], start_us=window.start_us, end_us=window.end_us) as engine:
         _check_gpus(engine, wanted, window, gpus)
-        rows = engine.query(
-            _trend_sql(engine, wanted, gpus), **_parameters(window, gpus), step=step_s
-        ).to_pylist()
+        rows = engine.query(_trend_sql(engine, wanted, gpus), **_parameters(window, gpus), step=step_s).to_pylist()
         newest_us, absent = _newest_and_absent(engine, wanted, window, gpus)
     buckets = range(window.start_us // (step_s * 1_000_000), (window.end_us - 1) // (step_s * 1_000_000) + 1)
     series = tuple(_series(wanted, group, buckets, window) for group in _grouped(rows))
@@ -192,9 +190,7 @@ def _check_gpus(engine: Engine, metric: Metric, window: Window, gpus: Sequence[i
     if "gpu_index" not in metric.kind.by_name:
         raise UnknownGpuError(f"{metric.name} is not measured per GPU", "ask for it without a GPU")
     sql = f"select distinct gpu_index from {engine.relation(metric.kind.name)} where {_in_window(engine)} order by 1"
-    known = [
-        row["gpu_index"] for row in engine.query(sql, start=window.start_us, end=window.end_us).to_pylist()
-    ]
+    known = [row["gpu_index"] for row in engine.query(sql, start=window.start_us, end=window.end_us).to_pylist()]
     unknown = [gpu for gpu in gpus if gpu not in known]
     if unknown and known:
         names = ", ".join(map(str, known))
@@ -226,7 +222,7 @@ def _newest_and_absent(
 
 
 def absence_of(reasons: str | None, column: str) -> str:
-    """Why `column` is NULL in a row with that `absence`: for itself, for a group it belongs to, or for the whole row."""
+    """Why `column` is NULL in a row with that `absence`: for itself, for its group, or for the whole row."""
     known: dict[str, str] = msgspec.json.decode(reasons) if reasons else {}
     return known.get(column) or known.get(column.split("_", 1)[0]) or known.get("*") or "not_asked"
 

@@ -43,9 +43,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 _DAY = timedelta(days=1)
 _REACH = 36525 * _DAY  # 100 years: what reaches further is a typing error
-_ASKED_CHARACTERS_MAX = (
-    200  # three times the longest sensible window, so that no number in it is without bounds
-)
+_ASKED_CHARACTERS_MAX = 200  # three times the longest sensible window, so that no number in it is without bounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +74,7 @@ class Window:
 
 def resolve_window(asked: str, *, now: datetime, time_zone: str) -> Window:
     """Read `asked` by the grammar above, or raise a `WindowError` that says what to write instead."""
-    return _resolve(_Question(asked, now.astimezone(UTC), _zone(time_zone)))
+    return _resolve(_Question(asked, now.astimezone(UTC), zone_info(time_zone)))
 
 
 def host_time_zone(root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -> str:
@@ -88,11 +86,12 @@ def host_time_zone(root: Path = Path("/"), environ: Mapping[str, str] = os.envir
         names.append((root / "etc/localtime").readlink().as_posix().partition("zoneinfo/")[2])
     for name in names:
         with suppress(WindowError):
-            return _zone(name).key
+            return zone_info(name).key
     return "UTC"
 
 
-def _zone(name: str) -> ZoneInfo:
+def zone_info(name: str) -> ZoneInfo:
+    """Find the time zone, or raise a `WindowError` that says the nearest name."""
     with suppress(KeyError, ValueError, OSError):  # unknown; a way out of the database; a folder in it
         return ZoneInfo(name)
     names = {known.lower(): known for known in available_timezones()}

@@ -67,7 +67,7 @@ def duckdb_columns(kind: Kind) -> dict[str, str]:
 
 
 def json_schema(kind: Kind) -> dict[str, Any]:
-    """JSON Schema (2020-12) of one event of `kind` as a source may write it: without seq and host, which the ledger adds."""
+    """JSON Schema (2020-12) of one event as a source may write it: without what the ledger adds."""
     own = [column for column in kind.columns if column.name not in ("seq", "host", "boot_id")]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -139,8 +139,8 @@ def events_page() -> str:
         "",
         "Generated from `store/events.py` by `gpuledger docs`; do not edit.",
         "",
-        "Each kind is a view in SQL and a folder of Parquet files. A gauge's or counter's last word is its unit. "
-        "Absence is NULL; why, says `absence`, where the row has it. "
+        "Each kind is a view in SQL and a folder of Parquet files. A gauge's or counter's last word is its unit.",
+        "Absence is NULL; why, says `absence`, where the row has it.",
         "The metric's name is what `gpuledger trend` and the MCP tools take.",
         "",
         *(f"- [`{kind.name}`](#{kind.name}): {kind.row}; {kind.cadence}" for kind in KINDS.values()),

@@ -15,9 +15,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any, Literal
 
-ColumnType = Literal[
-    "bool", "int32", "int64", "float32", "float64", "decimal", "string", "strings", "json", "time"
-]
+ColumnType = Literal["bool", "int32", "int64", "float32", "float64", "decimal", "string", "strings", "json", "time"]
 """`decimal` is DECIMAL(18,3): exact, and in Parquet an integer that delta-encodes to half the bytes of a float64.
 `time` is UTC with microseconds. `strings` is a list of strings. `json` is text that holds one JSON value."""
 

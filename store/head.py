@@ -20,8 +20,18 @@ APPLICATION_ID = 0x67706C64  # "gpld"
 BUSY_TIMEOUT_MS = 10_000
 HEAD_NAME = "head.sqlite"
 OWN_NAMES = frozenset(
-    {HEAD_NAME, f"{HEAD_NAME}-wal", f"{HEAD_NAME}-shm", "events", "rollups", "quarantine", "collector.lock", "seal.lock", "mcp.token"}
-)  # fmt: skip
+    {
+        HEAD_NAME,
+        f"{HEAD_NAME}-wal",
+        f"{HEAD_NAME}-shm",
+        "events",
+        "rollups",
+        "quarantine",
+        "collector.lock",
+        "seal.lock",
+        "mcp.token",
+    }
+)
 
 
 @cache
@@ -45,9 +55,9 @@ def open_head(folder: Path) -> apsw.Connection:
     try:
         make_folder(folder)
         connection = _configured(apsw.Connection(str(folder / HEAD_NAME)))
+        _check_identity(connection, folder)  # before the first change
         connection.pragma("journal_mode", "wal")
         connection.pragma("synchronous", "full")
-        _check_identity(connection, folder)
         _migrate(connection)
     except (apsw.ReadOnlyError, apsw.CantOpenError, OSError) as error:
         raise LedgerUnusableError(
@@ -76,9 +86,7 @@ def open_head_for_reading(folder: Path) -> apsw.Connection:
         connection = _configured(_connect_read_only(path))
         _check_identity(connection, folder)
         if not connection.pragma("user_version"):
-            raise NotALedgerError(
-                f"The ledger in {folder} has not been begun", "start it with 'gpuledger up'"
-            )
+            raise NotALedgerError(f"The ledger in {folder} has not been begun", "start it with 'gpuledger up'")
     except (apsw.CantOpenError, apsw.PermissionsError, apsw.AuthError) as error:
         raise LedgerUnusableError(
             f"The ledger {folder} cannot be read ({_reason(error)})", "run as a user who may read it"
@@ -122,7 +130,7 @@ def _check_folder(folder: Path) -> None:
     foreign = names - OWN_NAMES
     if HEAD_NAME not in names and foreign:
         raise NotALedgerError(
-            f"{folder} is not a ledger: it holds {sorted(foreign)[0]!r} and no {HEAD_NAME}",
+            f"{folder} is not a ledger: it holds {min(foreign)!r} and no {HEAD_NAME}",
             "name an empty or new folder with --data",
         )
     if HEAD_NAME not in names and "events" in names:
@@ -146,13 +154,11 @@ def _check_identity(connection: apsw.Connection, folder: Path) -> None:
     application_id = connection.pragma("application_id")
     has_tables = connection.execute("select exists (select 1 from sqlite_schema)").get
     if application_id != APPLICATION_ID and (application_id or has_tables):
-        raise NotALedgerError(
-            f"{folder / HEAD_NAME} is not a ledger's head", "name the ledger's folder with --data"
-        )
+        raise NotALedgerError(f"{folder / HEAD_NAME} is not a ledger's head", "name the ledger's folder with --data")
     version, known = connection.pragma("user_version"), len(_migrations())
     if version > known:
         raise LedgerUnusableError(
-            f"The ledger {folder} was written by a newer gpuledger (head version {version}, this program knows {known})",
+            f"The ledger {folder} was written by a newer gpuledger (head version {version}, known here: {known})",
             "upgrade gpuledger: 'pip install --upgrade gpuledger'",
         )
 
@@ -169,9 +175,7 @@ def _migrate(connection: apsw.Connection) -> None:
             connection.pragma("user_version", number)
         if not begun:
             connection.pragma("application_id", APPLICATION_ID)
-            connection.execute(
-                "insert into ledger values (?, ?, 1)", (str(uuid.uuid4()), time.time_ns() // 1000)
-            )
+            connection.execute("insert into ledger values (?, ?, 1)", (str(uuid.uuid4()), time.time_ns() // 1000))
         connection.execute("commit")
     except BaseException:
         connection.execute("rollback")

@@ -14,7 +14,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import apsw
 
@@ -26,7 +26,8 @@ from store.head import open_head
 LOCK_NAME = "collector.lock"
 
 _INSERT_FRAME = """
-insert into frame (first_seq, event_count, kind, version, host, boot_id, first_observed_at_us, last_observed_at_us, columns)
+insert into frame (first_seq, event_count, kind, version, host, boot_id,
+                   first_observed_at_us, last_observed_at_us, columns)
 values (?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
@@ -123,7 +124,7 @@ def _frame_row(frame: Frame) -> tuple[int | str | bytes, ...]:
     )
 
 
-def frames_of_rows(rows: Iterable[tuple[int, int, str, int, str, str, int, int, bytes]]) -> list[Frame]:
+def frames_of_rows(rows: Iterable[Sequence[Any]]) -> list[Frame]:
     """Frames from rows of `select * from frame`."""
     return [
         Frame(kind, version, first_seq, count, first_us, last_us, host, boot_id, columns)

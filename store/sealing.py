@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One Parquet file of sealed events, as the catalogue and its own footer describe it. Path is relative to the ledger."""
+    """One Parquet file of sealed events, as catalogue and footer describe it; `path` is relative to the ledger."""
 
     path: str
     kind: str
@@ -114,16 +115,14 @@ def _seal(folder: Path, head: apsw.Connection) -> SealResult:
     _announce(head, [segment for segment, _ in pieces])
     ledger_id: str = head.execute("select id from ledger").get
     for segment, table in pieces:
-        publish_file(
-            folder / segment.path, lambda path, s=segment, t=table: _write_parquet(path, s, t, ledger_id)
-        )
+        publish_file(folder / segment.path, partial(_write_parquet, segment, table, ledger_id))
     segments = tuple(segment for segment, _ in pieces)
     _commit(folder, head, segments, frames)
     return SealResult(sum(frame.count for frame in frames), segments)
 
 
 def _remove_unfinished(folder: Path, head: apsw.Connection) -> None:
-    paths = [row[0] for row in head.execute("select path from unfinished_segment").fetchall()]
+    paths = [str(row[0]) for row in head.execute("select path from unfinished_segment").fetchall()]
     for path in paths:
         (folder / path).unlink(missing_ok=True)
         target = folder / path
@@ -156,9 +155,7 @@ def _describe(kind: Kind, host: str, day: date, table: pa.Table) -> Segment:
     name = f"{_file_name_part(host)}-{first_seq}-{last_seq}-0.parquet"
     path = f"events/{kind.name}/v={kind.version}/date={day.isoformat()}/{name}"
     first_us, last_us = times["min"].as_py(), times["max"].as_py()
-    return Segment(
-        path, kind.name, kind.version, 0, host, first_seq, last_seq, table.num_rows, first_us, last_us
-    )
+    return Segment(path, kind.name, kind.version, 0, host, first_seq, last_seq, table.num_rows, first_us, last_us)
 
 
 def _file_name_part(host: str) -> str:
@@ -167,12 +164,10 @@ def _file_name_part(host: str) -> str:
 
 def _announce(head: apsw.Connection, segments: Sequence[Segment]) -> None:
     with head:
-        head.executemany(
-            "insert into unfinished_segment values (?)", [(segment.path,) for segment in segments]
-        )
+        head.executemany("insert into unfinished_segment values (?)", [(segment.path,) for segment in segments])
 
 
-def _write_parquet(path: Path, segment: Segment, table: pa.Table, ledger_id: str) -> None:
+def _write_parquet(segment: Segment, table: pa.Table, ledger_id: str, path: Path) -> None:
     kind = KINDS[segment.kind]
     footer = {
         "ledger_id": ledger_id,
@@ -207,9 +202,7 @@ def _iso(time_us: int) -> str:
     return datetime.fromtimestamp(time_us / 1e6, UTC).isoformat(timespec="microseconds")
 
 
-def _commit(
-    folder: Path, head: apsw.Connection, segments: Sequence[Segment], frames: Sequence[Frame]
-) -> None:
+def _commit(folder: Path, head: apsw.Connection, segments: Sequence[Segment], frames: Sequence[Frame]) -> None:
     rows: list[tuple[Any, ...]] = [
         (
             segment.path,
@@ -233,9 +226,7 @@ def _commit(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m store.sealing", description="Seal a ledger's tail into Parquet."
-    )
+    parser = argparse.ArgumentParser(prog="python -m store.sealing", description="Seal a ledger's tail into Parquet.")
     parser.add_argument("folder", type=Path)
     try:
         seal(parser.parse_args(arguments).folder)

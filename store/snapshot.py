@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from store.events import KINDS
 from store.frames import frames_to_arrow
@@ -80,9 +80,7 @@ class LedgerReader:
         )
         return tuple(self.folder / path for (path,) in rows)
 
-    def _frames(
-        self, kind: str, window: tuple[int, int]
-    ) -> list[tuple[int, int, str, int, str, str, int, int, bytes]]:
+    def _frames(self, kind: str, window: tuple[int, int]) -> list[tuple[Any, ...]]:
         return self._head.execute(
             "select * from frame where kind = ? and last_observed_at_us >= ? and first_observed_at_us < ? "
             "order by first_seq",

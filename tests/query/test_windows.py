@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from query import windows
 from query.errors import WindowError
-from query.windows import Window, host_time_zone, resolve_window
+from query.windows import Window, host_time_zone, resolve_window, zone_info
 
 BERLIN = "Europe/Berlin"
 NEW_YORK = "America/New_York"
@@ -459,6 +459,13 @@ def test_a_misspelt_word_is_answered_with_the_window_that_was_meant(asked, probl
 )
 def test_an_unknown_time_zone_is_refused_with_the_nearest_name(zone, sentence):
     assert refusal("1h", zone=zone) == sentence
+    with pytest.raises(WindowError, match=re.escape(sentence)):
+        zone_info(zone)
+
+
+@pytest.mark.parametrize("zone", ZONES)
+def test_a_known_time_zone_is_found_under_its_own_name(zone):
+    assert zone_info(zone) == ZoneInfo(zone)
 
 
 def test_a_refusal_carries_its_problem_and_hint_apart():

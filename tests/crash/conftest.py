@@ -1,0 +1,70 @@
+"""Killing a process at a chosen moment, and looking at what is left."""
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from store.events import KINDS
+from store.snapshot import LedgerReader
+
+# Every call by which SQLite, Arrow or we change what is on disk. Arrow writes each column by `write`, a hundred or
+# more of one kind: of those a few are tried.
+STEPS = ("mkdir", "ftruncate", "pwrite64", "fsync", "fdatasync", "rename", "unlink")
+
+
+@pytest.fixture
+def killed_at_every_step():
+    """Gives a generator that runs a command again and again, each time with kill -9 at a later system call."""
+
+    def run(command: Sequence[str], prepare) -> Iterator[tuple[str, Path, str]]:
+        for call in STEPS:
+            for number in range(1, 200):
+                folder = prepare()
+                # strace counts each call by itself: one call is watched at a time.
+                injection = ["-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={number}"]
+                done = subprocess.run(
+                    ["strace", "-f", "-o", "/dev/null", *injection, sys.executable, "-P", *command, str(folder)],
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                )
+                if done.returncode == 0:
+                    break  # it makes fewer calls than that: every one of them has been tried
+                assert done.returncode in (-9, 137), done.stderr
+                yield f"{call} {number}", folder, done.stdout
+
+    return run
+
+
+@pytest.fixture
+def count_of_each_seq():
+    """Gives how often each seq is seen by a reader, over segments and tail of all kinds."""
+
+    def count(folder: Path) -> Counter[int]:
+        with LedgerReader(folder) as reader:
+            snapshot = reader.snapshot(KINDS)
+        seqs: Counter[int] = Counter()
+        for events in snapshot.values():
+            seqs.update(events.tail["seq"].to_pylist())
+            for path in events.files:
+                seqs.update(pq.ParquetFile(path).read(columns=["seq"])["seq"].to_pylist())
+        return seqs
+
+    return count
+
+
+@pytest.fixture
+def stray_files():
+    """Gives the files under events/ that no catalogue entry names."""
+
+    def find(folder: Path) -> set[Path]:
+        with LedgerReader(folder) as reader:
+            named = {path for events in reader.snapshot(KINDS).values() for path in events.files}
+        return {path for path in (folder / "events").rglob("*") if path.is_file()} - named
+
+    return find
