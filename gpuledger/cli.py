@@ -155,6 +155,7 @@ def mcp(
     log_level: LogLevel = None,
 ) -> None:
     """Run the MCP server."""
+    from collector.listening import bound_socket
     from gpuledger.up import configure_logging
     from mcp_server.serving import ServerSettings, serve_http, serve_stdio
 
@@ -168,7 +169,8 @@ def mcp(
         sql_time_limit_s=settings.query.sql_time_limit_s,
     )
     if http:
-        serve_http(server, host=settings.mcp.host, port=settings.mcp.port)
+        listener = bound_socket(settings.mcp.host, settings.mcp.port, "mcp.port")
+        serve_http(server, host=settings.mcp.host, listener=listener)
     else:
         serve_stdio(server)
 

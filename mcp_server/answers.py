@@ -17,7 +17,7 @@ from query.windows import Window
 
 TEXT_CELL_MAX = 120
 _DIRECTION_MARKS = (0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
-_CONTROL = dict.fromkeys((*range(32), *range(127, 160), *_DIRECTION_MARKS))
+_CONTROL = dict.fromkeys((*range(32), *range(127, 160), *_DIRECTION_MARKS)) | dict.fromkeys(b"\t\n\r", " ")
 
 
 class WindowAnswer(BaseModel):

@@ -3,6 +3,7 @@
 import hmac
 import os
 import secrets
+import signal
 import socket
 from collections.abc import MutableMapping
 from contextlib import suppress
@@ -20,7 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from collector.request_log import RequestLog
 from mcp_server.guard import Guard
 from mcp_server.tools import ServerSettings, Tools
-from store.errors import GpuledgerError, LedgerUnusableError, UsageError
+from store.errors import GpuledgerError, LedgerUnusableError
 from store.snapshot import LedgerReader
 
 __all__ = ["ServerSettings", "build_server", "serve_http", "serve_stdio"]
@@ -57,29 +58,23 @@ def serve_stdio(settings: ServerSettings) -> None:
         log.close()
 
 
-def serve_http(settings: ServerSettings, *, host: str, port: int) -> None:
+def serve_http(settings: ServerSettings, *, host: str, listener: socket.socket) -> None:
     """Serve any number of clients over streamable HTTP at /mcp until SIGTERM.
 
-    Raises:
-        UsageError: The address cannot be listened on.
+    Args:
+        settings: As for `build_server`.
+        host: The address as it was asked for: what clients send as Host.
+        listener: A socket that listens there.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listener = socket.create_server((host, port), family=family)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise UsageError(
-            f"{host} port {port} cannot be listened on ({reason})", "stop what listens there, or set mcp.port"
-        ) from None
     log = _request_log(settings)
-    bound_port = listener.getsockname()[1]
-    app = http_app(
-        build_server(settings, log), settings, host=host, port=bound_port, token=ledger_token(settings.folder)
-    )
+    port = listener.getsockname()[1]
+    app = http_app(build_server(settings, log), settings, host=host, port=port, token=ledger_token(settings.folder))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, ws="none"))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn ends on these by itself, then raises them again for whoever started it: nobody here.
+        signal.signal(number, lambda *_: None)
     try:
-        with suppress(KeyboardInterrupt):
-            anyio.run(lambda: server.serve(sockets=[listener]))
+        anyio.run(lambda: server.serve(sockets=[listener]))
     finally:
         log.close()
 

@@ -43,17 +43,17 @@ DESCRIPTIONS: Mapping[str, tuple[str, str]] = {
     "live_state": (
         "Live state",
         "What GPUs and host do now: utilization, memory, power, temperature, clocks, throttling, age of the data."
-        + " For any past period use query_metrics.",
+        " For any past period use query_metrics.",
     ),
     "query_metrics": (
         "Query metrics",
         "How metrics went over a past window, per GPU: min, avg, p50, p95, max, last, slope, sparkline."
-        + " Counters answer as rates. For now use live_state.",
+        " Counters answer as rates. For now use live_state.",
     ),
     "run_sql": (
         "Run SQL",
         "One SELECT over the views gpu_sample, system_sample, process_sample, request and others; see describe_data."
-        + " For ordinary trends use query_metrics.",
+        " For ordinary trends use query_metrics.",
     ),
 }
 

@@ -43,7 +43,9 @@ def test_a_sealing_killed_at_any_step_loses_nothing_and_counts_nothing_twice(
         for number in range(3):
             ledger.append([Event("annotation", number, {"text": "a"}), Event("ledger_event", number, {"event": "gap"})])
         seal(template)
-        ledger.append([Event("annotation", 90_000_000_000, {"text": "next day"}), Event("annotation", 5, {"text": "a"})])
+        ledger.append(
+            [Event("annotation", 90_000_000_000, {"text": "next day"}), Event("annotation", 5, {"text": "a"})]
+        )
     numbers = iter(range(1000))
 
     def copy():

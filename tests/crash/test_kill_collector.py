@@ -29,9 +29,7 @@ def collector_command(folder) -> list[str]:
     return [sys.executable, "-P", "-m", "collector", json.dumps(settings)]
 
 
-def test_fifty_kills_in_a_row_lose_no_acknowledged_event_and_count_none_twice(
-    tmp_path, count_of_each_seq, stray_files
-):
+def test_fifty_kills_in_a_row_lose_no_acknowledged_event_and_count_none_twice(tmp_path, count_of_each_seq, stray_files):
     folder = tmp_path / "ledger"
     moments = random.Random(20261123)
     acknowledged: list[range] = []
@@ -51,7 +49,10 @@ def test_fifty_kills_in_a_row_lose_no_acknowledged_event_and_count_none_twice(
     assert seen == Counter(range(1, max(seen) + 1))  # nor is there a hole between them
 
     # And it goes on: one more run ends in order, and its sealing leaves no stray file behind.
-    with (tmp_path / "log").open("w") as stderr, subprocess.Popen(collector_command(folder), stderr=stderr) as collector:
+    with (
+        (tmp_path / "log").open("w") as stderr,
+        subprocess.Popen(collector_command(folder), stderr=stderr) as collector,
+    ):
         _wait_for_an_append(tmp_path / "log", collector)
         collector.terminate()
     assert collector.returncode == 0

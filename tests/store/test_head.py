@@ -23,7 +23,9 @@ def contents(folder: Path) -> dict[str, str]:
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in folder.rglob("*")
-        if path.is_file() and not path.name.endswith("-shm") and not (path.name.endswith("-wal") and not path.stat().st_size)
+        if path.is_file()
+        and not path.name.endswith("-shm")
+        and not (path.name.endswith("-wal") and not path.stat().st_size)
     }
 
 
@@ -157,7 +159,9 @@ def test_a_folder_that_may_not_be_entered_is_refused(tmp_path):
     folder = tmp_path / "ledger"
     Ledger(folder).close()
     folder.chmod(0o000)
-    script = "import sys; from pathlib import Path; from store.snapshot import LedgerReader; LedgerReader(Path(sys.argv[1]))"
+    script = (
+        "import sys; from pathlib import Path; from store.snapshot import LedgerReader; LedgerReader(Path(sys.argv[1]))"
+    )
     done = obeying_permissions(script, str(folder))
     assert "LedgerUnusableError" in done.stderr
     assert "cannot be read (permission denied): run as a user who may read it" in done.stderr

@@ -48,10 +48,9 @@ def test_appended_events_are_read_back_with_every_value_and_null_for_the_rest(le
 
 
 def test_every_column_type_survives_the_way_through_a_frame():
-    values = {
-        "gpu_sample": {"up": True, "gpu_index": -1, "memory_used_bytes": 2**62, "energy_joules": 0.001, "power_watts": 0.5},
-        "request": {"duration_seconds": 1e-9, "gpu_uuids": ["GPU-1", "GPU-2"], "attributes": {"a": [1, None]}, "stream": False},
-    }  # fmt: skip
+    sample = {"up": True, "gpu_index": -1, "memory_used_bytes": 2**62, "energy_joules": 0.001, "power_watts": 0.5}
+    request = {"duration_seconds": 1e-9, "gpu_uuids": ["A", "B"], "attributes": {"a": [1, None]}, "stream": False}
+    values = {"gpu_sample": sample, "request": request}
     for kind, given in values.items():
         frames = encode_frames([Event(kind, 5, given)], first_seq=9, host="h", boot_id="b")
         (row,) = frames_to_arrow(KINDS[kind], frames).to_pylist()
@@ -73,7 +72,9 @@ def test_a_frame_of_an_older_program_lacks_later_columns_and_reads_as_null():
         (Event("gpu_sample", 1, {"seq": 3}), "gpu_sample has no field 'seq' to be given"),
     ],
 )
-def test_an_undeclared_kind_or_field_is_refused_and_nothing_of_the_batch_is_written(ledger, folder, tick, event, message):
+def test_an_undeclared_kind_or_field_is_refused_and_nothing_of_the_batch_is_written(
+    ledger, folder, tick, event, message
+):
     with pytest.raises(ValueError, match=message):
         ledger.append([*tick(0), event])
     assert tail_rows(folder, "gpu_sample") == []
@@ -114,7 +115,7 @@ def test_an_append_to_a_full_disk_is_refused_whole_and_works_again_afterwards(le
     # SQLite answers a database that may not grow exactly as it answers a full disk.
     pages = ledger._head.pragma("page_count")
     ledger._head.pragma("max_page_count", pages)
-    with pytest.raises(LedgerUnusableError, match="took no events .*full.*: see that its disk has space"):
+    with pytest.raises(LedgerUnusableError, match=r"took no events .*full.*: see that its disk has space"):
         ledger.append([Event("annotation", 1, {"text": "x" * 100_000})])
     ledger._head.pragma("max_page_count", pages + 1000)
     assert ledger.append(tick(1)) == range(3, 5)
@@ -133,7 +134,18 @@ def test_a_commit_is_synced_to_disk_before_append_returns(folder, tmp_path):
         "os.write(2, b'BEFORE'); ledger.append([Event('annotation', 1, {'text': 'a'})]); os.write(2, b'AFTER')\n"
     )
     trace = tmp_path / "trace"
-    command = ["strace", "-f", "-o", str(trace), "-e", "trace=fdatasync,fsync,write", sys.executable, "-c", script, str(folder)]
+    command = [
+        "strace",
+        "-f",
+        "-o",
+        str(trace),
+        "-e",
+        "trace=fdatasync,fsync,write",
+        sys.executable,
+        "-c",
+        script,
+        str(folder),
+    ]
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
     during = trace.read_text().split('"BEFORE"', 1)[1].split('"AFTER"', 1)[0]
     assert "sync(" in during

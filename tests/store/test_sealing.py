@@ -1,12 +1,15 @@
 """Sealing: the tail becomes Parquet, and every event stays there exactly once."""
 
+import fcntl
 from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
 import polars as pl
 import pyarrow.parquet as pq
+import pytest
 
+from store import sealing
 from store.events import KINDS, Event
 from store.ledger import Ledger
 from store.sealing import main, seal
@@ -28,7 +31,9 @@ def all_seqs(folder: Path) -> list[int]:
 
 
 def files_under(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and "events" in path.parts)
+    return sorted(
+        str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and "events" in path.parts
+    )
 
 
 def test_sealing_moves_the_tail_into_one_file_per_kind_and_day(ledger, folder, tick):
@@ -36,10 +41,14 @@ def test_sealing_moves_the_tail_into_one_file_per_kind_and_day(ledger, folder, t
         ledger.append(tick(number))
     done = seal(folder)
     assert done.event_count == 6
-    assert [segment.path for segment in done.segments] == files_under(folder) == [
-        "events/gpu_sample/v=1/date=2026-11-23/spark-1-1-5-0.parquet",
-        "events/system_sample/v=1/date=2026-11-23/spark-1-2-6-0.parquet",
-    ]
+    assert (
+        [segment.path for segment in done.segments]
+        == files_under(folder)
+        == [
+            "events/gpu_sample/v=1/date=2026-11-23/spark-1-1-5-0.parquet",
+            "events/system_sample/v=1/date=2026-11-23/spark-1-2-6-0.parquet",
+        ]
+    )
     with LedgerReader(folder) as reader:
         snapshot = reader.snapshot(["gpu_sample"])["gpu_sample"]
     assert snapshot.tail.num_rows == 0
@@ -122,8 +131,6 @@ def test_sealing_an_empty_tail_writes_nothing(ledger, folder):
 
 
 def test_sealing_while_another_process_seals_leaves_it_to_that_one(ledger, folder, tick):
-    import fcntl
-
     ledger.append(tick(0))
     with (folder / "seal.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -133,15 +140,13 @@ def test_sealing_while_another_process_seals_leaves_it_to_that_one(ledger, folde
 
 def test_what_is_appended_while_sealing_stays_in_the_tail(ledger, folder, tick, monkeypatch):
     ledger.append(tick(0))
-    import store.sealing
-
-    announce = store.sealing._announce
+    announce = sealing._announce
 
     def append_meanwhile(*arguments):
         announce(*arguments)
         ledger.append(tick(1))
 
-    monkeypatch.setattr(store.sealing, "_announce", append_meanwhile)
+    monkeypatch.setattr(sealing, "_announce", append_meanwhile)
     assert seal(folder).event_count == 2
     assert all_seqs(folder) == [1, 2, 3, 4]
     with LedgerReader(folder) as reader:
@@ -149,10 +154,8 @@ def test_what_is_appended_while_sealing_stays_in_the_tail(ledger, folder, tick, 
 
 
 def test_a_sealing_that_fails_keeps_the_tail_and_the_next_one_cleans_up(ledger, folder, tick, monkeypatch):
-    import store.sealing
-
     ledger.append(tick(0))
-    real_write = store.sealing._write_parquet
+    real_write = sealing._write_parquet
     written = []
 
     def fail_at_the_second(segment, table, ledger_id, path):
@@ -161,13 +164,9 @@ def test_a_sealing_that_fails_keeps_the_tail_and_the_next_one_cleans_up(ledger, 
         written.append(path)
         real_write(segment, table, ledger_id, path)
 
-    monkeypatch.setattr(store.sealing, "_write_parquet", fail_at_the_second)
-    try:
+    monkeypatch.setattr(sealing, "_write_parquet", fail_at_the_second)
+    with pytest.raises(OSError, match="No space left on device"):
         seal(folder)
-    except OSError as error:
-        assert error.errno == 28
-    else:
-        raise AssertionError("the disk was full")
     assert all_seqs(folder) == [1, 2]
     assert len(files_under(folder)) == 1  # published and not in the catalogue
     monkeypatch.undo()

@@ -1,0 +1,82 @@
+"""The command line as a user has it: a process with a home of its own."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from store.events import Event
+from store.ledger import Ledger
+
+
+@dataclass
+class CommandLine:
+    """Runs `gpuledger` with an empty home and nothing of the caller's environment but PATH."""
+
+    home: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def data(self) -> Path:
+        return self.home / ".local/share/gpuledger"
+
+    def __call__(self, *arguments: str, code: int = 0, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Run it and check its exit code; nothing it prints may be a traceback."""
+        done = subprocess.run(
+            self.command(*arguments),
+            capture_output=True,
+            text=True,
+            env=self.variables,
+            cwd=folder or self.home,
+            timeout=120,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        assert done.returncode == code, done.stderr + done.stdout
+        return done
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-P", "-m", "gpuledger", *arguments]
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return {"PATH": os.environ["PATH"], "HOME": str(self.home), "TZ": "Europe/Berlin", **self.environment}
+
+    def error(self, *arguments: str, code: int) -> str:
+        """The one sentence that a wrong call ends with."""
+        done = self(*arguments, code=code)
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("gpuledger: ")
+        return line.removeprefix("gpuledger: ")
+
+
+@pytest.fixture
+def gpuledger(tmp_path) -> CommandLine:
+    return CommandLine(tmp_path)
+
+
+@pytest.fixture
+def recorded(gpuledger) -> CommandLine:
+    """A home with a ledger: two GPUs and the host for a minute until now, nothing recording."""
+    now_us = int(datetime.now(UTC).timestamp()) * 1_000_000
+    with Ledger(gpuledger.data, host="spark-1") as ledger:
+        for number in range(60):
+            time_us = now_us - (59 - number) * 1_000_000
+            common = {"interval_seconds": 1.0, "counter_epoch": 0}
+            gpus = [
+                {
+                    **common,
+                    "gpu_uuid": f"GPU-{index}",
+                    "gpu_index": index,
+                    "power_watts": 100.0 * index + 100,
+                    "utilization_percent": number,
+                }
+                for index in range(2)
+            ]
+            host = {**common, "cpu_utilization_percent": 50.0, "absence": {"cpu_temperature_celsius": "not_supported"}}
+            ledger.append([*(Event("gpu_sample", time_us, gpu) for gpu in gpus), Event("system_sample", time_us, host)])
+    return gpuledger

@@ -1,0 +1,107 @@
+"""The settings: what wins, what is refused, where each value came from."""
+
+from pathlib import Path
+
+import pytest
+
+from gpuledger.settings import load_origins, load_settings, setting_fields
+from store.errors import UsageError
+
+
+@pytest.fixture(autouse=True)
+def _empty_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for variable in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "GPULEDGER_CONFIG"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+def settings_file(home: Path, text: str) -> Path:
+    path = home / ".config/gpuledger/config.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    return path
+
+
+def test_without_any_source_the_defaults_are_in_force(tmp_path):
+    settings = load_settings()
+    assert settings.data == tmp_path / ".local/share/gpuledger"
+    assert settings.collector.model_dump() == {
+        "host": "127.0.0.1",
+        "port": 9465,
+        "sample_interval_s": 1.0,
+        "seal_interval_s": 120.0,
+        "source": "nvml",
+        "demo_seed": 0,
+    }
+    assert settings.mcp.port == 9466
+
+
+def test_a_flag_beats_the_environment_and_that_beats_the_file(tmp_path, monkeypatch):
+    path = settings_file(
+        tmp_path, "log_level = 'debug'\n[collector]\nport = 1001\nsample_interval_s = 2\n[mcp]\nport = 1004\n"
+    )
+    monkeypatch.setenv("GPULEDGER_COLLECTOR__PORT", "1002")
+    monkeypatch.setenv("GPULEDGER_MCP__PORT", "1005")
+    origins = {one.name: (one.value, one.origin) for one in load_origins({"mcp.port": 1006})}
+    assert origins["log_level"] == ("debug", str(path))
+    assert origins["collector.sample_interval_s"] == (2.0, str(path))
+    assert origins["collector.port"] == (1002, "environment")
+    assert origins["mcp.port"] == (1006, "flag")
+    assert origins["collector.host"] == ("127.0.0.1", "default")
+
+
+def test_a_named_file_is_read_instead_of_the_usual_ones(tmp_path, monkeypatch):
+    settings_file(tmp_path, "log_level = 'debug'")
+    named = tmp_path / "named.toml"
+    named.write_text("[collector]\nport = 7\n")
+    assert load_settings(config=named).log_level == "info"
+    monkeypatch.setenv("GPULEDGER_CONFIG", str(named))
+    assert load_settings().collector.port == 7
+
+
+def test_the_data_folder_follows_xdg(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", "/srv/data")
+    assert load_settings().data == Path("/srv/data/gpuledger")
+    monkeypatch.setenv("XDG_DATA_HOME", "relative")  # to be ignored, by the specification
+    assert load_settings().data == tmp_path / ".local/share/gpuledger"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[colector]\nport = 1\n", "The setting colector.port from {path} is unknown: did you mean 'collector.port'?"),
+        ("[collector]\nprot = 1\n", "The setting collector.prot from {path} is unknown: did you mean 'collector.port'?"),
+        ("[collector]\nport = 'x'\n", "The setting collector.port from {path} cannot be 'x': input should be a valid integer, unable to parse string as an integer"),
+        ("[collector]\nport = 99999\n", "The setting collector.port from {path} cannot be 99999: input should be less than or equal to 65535"),
+        ("collector = 3\n", "The setting collector from {path} is unknown: did you mean 'collector.host'?"),
+        ("port = [\n", "The settings file {path} is damaged (Invalid value (at end of document)): correct it there, or move it aside"),
+    ],
+)  # fmt: skip
+def test_a_wrong_file_is_one_sentence_that_names_it(tmp_path, text, sentence):
+    path = settings_file(tmp_path, text)
+    with pytest.raises(UsageError) as refusal:
+        load_settings()
+    assert str(refusal.value) == sentence.format(path=path)
+
+
+def test_a_file_that_is_no_text_is_called_damaged(tmp_path):
+    path = settings_file(tmp_path, "")
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match="is damaged"):
+        load_settings()
+
+
+def test_an_unknown_variable_of_our_prefix_is_refused_with_the_nearest(monkeypatch):
+    monkeypatch.setenv("GPULEDGER_COLECTOR__PORT", "1")
+    with pytest.raises(UsageError) as refusal:
+        load_settings()
+    assert str(refusal.value) == (
+        "The environment variable GPULEDGER_COLECTOR__PORT names no setting: did you mean 'GPULEDGER_COLLECTOR__PORT'?"
+    )
+
+
+def test_every_setting_has_a_help_and_a_unit_where_it_is_a_time():
+    for name, field in setting_fields():
+        assert field.description, name
+        if field.annotation is float:
+            assert name.endswith("_s"), name
