@@ -25,9 +25,11 @@ from collector.host import HostProbe
 from collector.sampler import Sampler
 from gpuledger import __version__
 from store.ledger import Ledger
+from store.sealing import seal
 
 WIDTH = 88
 SECONDS = 3600
+SEAL_INTERVAL_S = 120
 COMMANDS = (("trend", "gpu.utilization_percent"), ("status",))
 FONT = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
 
@@ -42,7 +44,7 @@ class NoClock:
 
 
 def record_last_hour(folder: Path) -> None:
-    """Write the hour before now, a tick a second, as a collector of then would have."""
+    """Write the hour before now, a tick a second, sealed every two minutes, as a collector of then would have."""
     end_us = time.time_ns() // 1000
     with Ledger(folder) as ledger:
         probes = (HostProbe(ledger_folder=folder, interval_s=1.0), DemoProbe(interval_s=1.0))
@@ -51,6 +53,8 @@ def record_last_hour(folder: Path) -> None:
         )
         for second in range(SECONDS):
             sampler.tick(Now(float(second), float(second), end_us - (SECONDS - second) * 1_000_000))
+            if second % SEAL_INTERVAL_S == SEAL_INTERVAL_S - 1:
+                seal(folder)
 
 
 def shown_on_a_terminal(command: list[str], environment: dict[str, str]) -> str:
@@ -85,7 +89,6 @@ def main() -> None:
     environment |= {"GPULEDGER_COLLECTOR__PORT": "0", "GPULEDGER_COLLECTOR__SOURCE": "demo"}
     gpuledger = str(Path(sys.executable).with_name("gpuledger"))
     record_last_hour(folder)
-    subprocess.run([gpuledger, "seal"], env=environment, check=True)
     collector = subprocess.Popen([gpuledger, "collect"], env=environment)
     try:
         time.sleep(5)
