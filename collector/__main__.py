@@ -21,6 +21,8 @@ def main() -> int:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
+    if settings.log_level != "debug":
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)  # that it listens has been said, with the address
     gc.freeze()  # what is imported stays: the collector need not look at it again
     try:
         return run(settings)

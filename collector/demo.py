@@ -8,6 +8,7 @@ follows, clocks give way to the power cap and to heat. The figures at idle and u
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from collector.clock import Now
@@ -41,12 +42,40 @@ _H200 = _Model("NVIDIA H200 (demo)", "Hopper", "9.0", 150_754_820_096, 78, 700, 
 _GB10 = _Model("NVIDIA GB10 (demo)", "Blackwell", "12.1", 119 * GIB, 5, 140, 208, 2418, 8533, 38, 78, is_unified=True)
 
 
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What one GPU does in one slot of time."""
+
+    intensity: float
+    memory_share: float
+
+
+_NO_JOB = _Job(0.0, 0.004)
+
+
+@lru_cache(maxsize=64)
+def _job(seed: int, gpu_index: int, slot: int) -> _Job:
+    chance = random.Random(f"{seed}/{gpu_index}/{slot}")  # noqa: S311 - a made-up history, no secret
+    return _Job(chance.uniform(0.55, 1.0), chance.uniform(0.3, 0.92)) if chance.random() < 0.75 else _NO_JOB
+
+
+def _job_and_ramp(seed: int, gpu_index: int, second: int) -> tuple[_Job, float]:
+    """The job of that second, and how far it has come up."""
+    slot, into_slot_s = divmod(second + gpu_index * 37, _JOB_SLOT_S)
+    return _job(seed, gpu_index, slot), min(1.0, into_slot_s / 8)
+
+
+def _heat(seed: int, gpu_index: int, second: int) -> float:
+    """How warm the GPU is, 0 at idle to 1: its load until then, the older the less, with a time constant of 20 s."""
+    jobs = (_job_and_ramp(seed, gpu_index, second - age_s) for age_s in range(100))
+    return sum(job.intensity * ramp * 0.95**age_s for age_s, (job, ramp) in enumerate(jobs)) / 20
+
+
 @dataclass(slots=True)
 class _Gpu:
     index: int
     uuid: str
     model: _Model
-    heat: float = 0.0
     counters: dict[str, float] = field(default_factory=dict)
 
 
@@ -89,26 +118,25 @@ class DemoProbe:
 
     def _row(self, gpu: _Gpu, now: Now, elapsed_s: float) -> dict[str, Any]:
         second = now.wall_us // MEGA
-        slot, into_slot_s = divmod(second + gpu.index * 37, _JOB_SLOT_S)
-        job = random.Random(f"{self._seed}/{gpu.index}/{slot}")  # noqa: S311 - a made-up history, no secret
-        noise = random.Random(f"{self._seed}/{gpu.index}/{now.wall_us}")  # noqa: S311
-        is_busy = job.random() < 0.75
-        intensity = job.uniform(0.55, 1.0) if is_busy else 0.0
-        ramp = min(1.0, into_slot_s / 8)
-        utilization = min(100, max(0, round(100 * intensity * ramp + (noise.gauss(0, 4) if is_busy else 0))))
-        memory_share = job.uniform(0.3, 0.92) * ramp if is_busy else 0.004
-        return self._measured(gpu, utilization, memory_share, noise, elapsed_s)
+        noise = random.Random(f"{self._seed}/{gpu.index}/{now.wall_us}")  # noqa: S311 - as above
+        job, ramp = _job_and_ramp(self._seed, gpu.index, second)
+        load = job.intensity * ramp + (noise.gauss(0, 0.04) if job.intensity else 0.0)
+        utilization = min(100, max(0, round(100 * load)))
+        memory_share = max(_NO_JOB.memory_share, job.memory_share * ramp)
+        return {
+            **self._measured(gpu, utilization, _heat(self._seed, gpu.index, second), noise, elapsed_s),
+            **self._memory(gpu.model, memory_share),
+        }
 
     def _measured(
-        self, gpu: _Gpu, utilization: int, memory_share: float, noise: random.Random, elapsed_s: float
+        self, gpu: _Gpu, utilization: int, heat: float, noise: random.Random, elapsed_s: float
     ) -> dict[str, Any]:
         model, load = gpu.model, utilization / 100
-        gpu.heat += (load - gpu.heat) * min(1.0, elapsed_s / 20)
         wanted_w = model.power_idle_w + (1.06 * model.power_limit_w - model.power_idle_w) * load**1.3
-        power_w = max(model.power_idle_w * 0.97, min(wanted_w, model.power_limit_w) + noise.gauss(0, 2))
-        temperature_c = model.temperature_idle_c + (model.temperature_full_c - model.temperature_idle_c) * gpu.heat
+        power_w = max(model.power_idle_w * 0.97, min(wanted_w, model.power_limit_w) * noise.gauss(1, 0.003))
+        temperature_c = model.temperature_idle_c + (model.temperature_full_c - model.temperature_idle_c) * heat
         is_capped = wanted_w > model.power_limit_w
-        is_hot = gpu.model.is_unified and gpu.heat > 0.93
+        is_hot = gpu.model.is_unified and heat > 0.93
         share = 0.86 if is_hot else 0.95 if is_capped else 1.0
         clock_mhz = round(model.clock_full_mhz * share / 15) * 15 if load else model.clock_idle_mhz
         self._count(gpu, "energy_joules", power_w * elapsed_s)
@@ -127,7 +155,7 @@ class DemoProbe:
             "memory_utilization_percent": round(utilization * 0.6),
             "temperature_celsius": float(round(temperature_c)),
             "power_watts": round(power_w, 3),
-            "power_instant_watts": round(power_w + noise.gauss(0, 6), 3),
+            "power_instant_watts": round(power_w * max(0.9, noise.gauss(1, 0.02)), 3),
             "power_limit_watts": float(model.power_limit_w),
             "clock_sm_hertz": clock_mhz * MEGA,
             "clock_graphics_hertz": clock_mhz * MEGA,
@@ -135,7 +163,6 @@ class DemoProbe:
             "performance_state": 0 if load else 8,
             "clock_event_reasons_bitmask": reasons if load else _REASON_BITS["gpu_idle"],
             **gpu.counters,
-            **self._memory(model, memory_share),
         }
 
     @staticmethod

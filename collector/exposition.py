@@ -1,7 +1,7 @@
 """The live values in Prometheus' exposition format: a custom collector built from the declarations.
 
-A family without a value is absent; so is everything about a GPU that does not answer, but for `dgx_gpu_up`. When
-sampling has stopped, all measured families are: a value that nobody reads any more is not served as fresh.
+A family without a value is absent; so is everything about a GPU that does not answer, but for `dgx_gpu_up` and what
+it is. When sampling has stopped, all but the collector's own are: a value that nobody reads any more is not fresh.
 """
 
 from collections.abc import Callable, Iterable, Mapping

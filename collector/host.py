@@ -1,23 +1,158 @@
 """The host: CPU, memory, swap, pressure, disk, network.
 
-/proc is read under an injectable root, so that a fixture is a folder and not a mock. psutil serves where it does
-so under the same root (`psutil.PROCFS_PATH`): CPU times, memory, swap, disk and network counters.
+Each file under /proc is read once a tick. A column whose word the kernel does not write is absent by itself; a file
+that cannot be read takes its own columns and no others.
 """
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
-
+from collector import proc
 from collector.clock import Now
-from store.events import AbsenceReason, Event
+from collector.probe import CounterEpoch, Row
+from store.events import SYSTEM_SAMPLE, AbsenceReason, Event
 
-_CPU_STATES = ("user", "nice", "system", "iowait", "irq", "softirq", "steal", "idle")
-_PRESSURES = tuple((resource, share) for resource in ("cpu", "memory", "io") for share in ("some", "full"))
+SENSORS_EVERY_S = 5.0  # one file per core and sensor: too many for every second on a large machine
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_SECTOR_BYTES = 512  # of diskstats, whatever the device's own sectors are
+_CPU_STATES = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
+"""In the order of /proc/stat. What it counts as guest it counts in user and nice too."""
+_CPU_COLUMNS = (*(f"cpu_{state}_percent" for state in _CPU_STATES), "cpu_utilization_percent")
+
+
+_Columns = Mapping[str, Callable[[Any], float]]
+"""How each column comes from a file's content."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """One file, given the root of the file system, and the columns it fills."""
+
+    read: Callable[[Path], Any]
+    columns: _Columns
+
+
+def _value_or_reason(read: Callable[[], Any]) -> Any:
+    """What `read` gives, or the `AbsenceReason` why it gives nothing."""
+    try:
+        return read()
+    except proc.UNREADABLE as error:
+        return proc.absence_reason(error)
+
+
+def _answers(columns: _Columns, content: Any) -> dict[str, Any]:
+    """A value or a reason for each column; the content's own reason where there is none."""
+    if isinstance(content, AbsenceReason):
+        return dict.fromkeys(columns, content)
+    return {column: _value_or_reason(partial(extract, content)) for column, extract in columns.items()}
+
+
+def _whole_disks(root: Path) -> list[list[int]]:
+    """The numbers of diskstats of each device that reaches hardware: no partitions, loops, RAM disks and stacks."""
+    return [
+        [int(word) for word in words[3:]]
+        for words in proc.table(root / "proc/diskstats")
+        if not words[2].startswith(("loop", "ram", "zram", "dm-", "md"))
+        and (root / "sys/block" / words[2].replace("/", "!")).exists()
+    ]
+
+
+def _network_cards(root: Path) -> list[list[int]]:
+    """The numbers of net/dev of each interface but loopback."""
+    return [[int(word) for word in words[1:]] for words in proc.table(root / "proc/net/dev")[2:] if words[0] != "lo:"]
+
+
+def _sum(*places: int, unit: int = 1) -> Callable[[list[list[int]]], int]:
+    """The sum of the numbers at these places over all devices. None at all is no reading, and not 0."""
+
+    def total(devices: list[list[int]]) -> int:
+        if not devices:
+            raise LookupError("no such device")
+        return unit * sum(device[place] for device in devices for place in places)
+
+    return total
+
+
+def _pressure_source(resource: str) -> _Source:
+    def stalled_seconds(share: str) -> Callable[[Mapping[str, str]], float]:
+        return lambda lines: int(lines[share].rpartition("total=")[2]) / 1e6  # cpu has no line full before Linux 5.13
+
+    columns = {f"pressure_{resource}_{share}_seconds": stalled_seconds(share) for share in ("some", "full")}
+    return _Source(lambda root: proc.lines(root / "proc/pressure" / resource), columns)
+
+
+def _cpu_count(stat: Mapping[str, str]) -> int:
+    count = sum(word.startswith("cpu") for word in stat if word != "cpu")
+    if not count:
+        raise LookupError("no line of a CPU")
+    return count
+
+
+_STAT_COLUMNS: _Columns = {
+    "cpu_count": _cpu_count,
+    "tasks_running_count": lambda stat: int(stat["procs_running"]),
+    "tasks_blocked_count": lambda stat: int(stat["procs_blocked"]),
+    "context_switches_count": lambda stat: int(stat["ctxt"]),
+}
+
+_SOURCES = (
+    _Source(
+        lambda root: (root / "proc/loadavg").read_text().split(),
+        {
+            "load_1m_count": lambda words: float(words[0]),
+            "load_5m_count": lambda words: float(words[1]),
+            "load_15m_count": lambda words: float(words[2]),
+        },
+    ),
+    _Source(
+        lambda root: proc.meminfo_bytes(root / "proc"),
+        {
+            "memory_total_bytes": lambda memory: memory["MemTotal"],
+            "memory_available_bytes": lambda memory: memory["MemAvailable"],
+            "memory_used_bytes": lambda memory: memory["MemTotal"] - memory["MemAvailable"],
+            "memory_free_bytes": lambda memory: memory["MemFree"],
+            "memory_cached_bytes": lambda memory: memory["Cached"] + memory["SReclaimable"],
+            "memory_buffers_bytes": lambda memory: memory["Buffers"],
+            "memory_shared_bytes": lambda memory: memory["Shmem"],
+            "swap_total_bytes": lambda memory: memory["SwapTotal"],
+            "swap_used_bytes": lambda memory: memory["SwapTotal"] - memory["SwapFree"],
+        },
+    ),
+    _Source(
+        lambda root: proc.lines(root / "proc/vmstat"),
+        {
+            "swap_in_bytes": lambda pages: int(pages["pswpin"]) * PAGE_BYTES,
+            "swap_out_bytes": lambda pages: int(pages["pswpout"]) * PAGE_BYTES,
+        },
+    ),
+    *(_pressure_source(resource) for resource in ("cpu", "memory", "io")),
+    _Source(
+        _whole_disks,
+        {
+            "disk_reads_count": _sum(0),
+            "disk_read_bytes": _sum(2, unit=_SECTOR_BYTES),
+            "disk_writes_count": _sum(4),
+            "disk_written_bytes": _sum(6, unit=_SECTOR_BYTES),
+            "disk_busy_seconds": lambda disks: _sum(9)(disks) / 1000,
+        },
+    ),
+    _Source(
+        _network_cards,
+        {
+            "network_received_bytes": _sum(0),
+            "network_received_packets_count": _sum(1),
+            "network_sent_bytes": _sum(8),
+            "network_sent_packets_count": _sum(9),
+            "network_errors_count": _sum(2, 10),
+            "network_drops_count": _sum(3, 11),
+        },
+    ),
+)
 
 
 class HostProbe:
@@ -27,42 +162,49 @@ class HostProbe:
         ledger_folder: Whose file system's free space is watched.
         interval_s: Time between two reads, for `interval_seconds`.
         root: Root of the file system that holds proc, sys and etc.
+        sensors: Gives the CPU's frequency and temperature, by column; asked every few seconds.
     """
 
     name = "host"
 
-    def __init__(self, *, ledger_folder: Path, interval_s: float, root: Path = Path("/")) -> None:
+    def __init__(
+        self,
+        *,
+        ledger_folder: Path,
+        interval_s: float,
+        root: Path = Path("/"),
+        sensors: Callable[[], Mapping[str, Any]] | None = None,
+    ) -> None:
         self._ledger_folder = ledger_folder
         self._interval_s = interval_s
         self._root = root
-        self._proc = root / "proc"
-        self._cpu_before: Mapping[str, float] | None = None
+        self._sensors = sensors
+        self._next_sensors_s = float("-inf")
+        # A disk that is pulled or a container's network card that goes takes its counts out of the sums.
+        self._epoch = CounterEpoch([field.name for field in SYSTEM_SAMPLE.fields if field.instrument == "counter"])
+        self._cpu_before: Mapping[str, int] | None = None
         self._is_described = False
 
     def read(self, now: Now) -> Sequence[Event]:
-        # psutil keeps the folder in a module variable, so it is set before each use of it.
-        psutil.PROCFS_PATH = str(self._proc)
-        row = _Row()
-        row.take("cpu", self._cpu)
-        row.take("load", self._load)
-        row.take("tasks", self._tasks)
-        row.take("memory", self._memory)
-        row.take("swap", self._swap)
-        for resource, share in _PRESSURES:
-            row.take(f"pressure_{resource}_{share}_seconds", lambda r=resource, s=share: self._pressure(r, s))
-        row.take("disk", self._disk)
-        row.take("network", self._network)
-        row.take("ledger_filesystem_free_bytes", self._free_space)
+        row = Row()
+        stat = _value_or_reason(partial(proc.lines, self._root / "proc/stat"))
+        row.put(_answers(_STAT_COLUMNS, stat))
+        row.put(self._cpu_shares(stat))
+        for source in _SOURCES:
+            row.put(_answers(source.columns, _value_or_reason(partial(source.read, self._root))))
+        row.put({"ledger_filesystem_free_bytes": _value_or_reason(self._free_bytes)})
+        if self._sensors and now.monotonic_s >= self._next_sensors_s:
+            self._next_sensors_s = now.monotonic_s + SENSORS_EVERY_S
+            row.put(self._sensors())
         values = {
             "interval_seconds": self._interval_s,
-            "counter_epoch": 0,
+            "counter_epoch": self._epoch.follow(row.values, now),
             "uptime_seconds": now.boottime_s,
-            **row.values,
-            **({"absence": row.absence} if row.absence else {}),
+            **row.event_values(),
         }
         events = [Event("system_sample", now.wall_us, values)]
         if not self._is_described:
-            events.append(Event("inventory", now.wall_us, self._description()))
+            events.append(Event("inventory", now.wall_us, self._description(row)))
             self._is_described = True
         return events
 
@@ -72,147 +214,50 @@ class HostProbe:
     def close(self) -> None:
         pass
 
-    def _cpu(self) -> dict[str, Any]:
-        times = psutil.cpu_times()._asdict()
-        # The kernel counts guest time in user and nice as well.
-        times["user"] -= times.get("guest", 0.0)
-        times["nice"] -= times.get("guest_nice", 0.0)
-        before, self._cpu_before = self._cpu_before, times
-        values: dict[str, Any] = {"cpu_count": psutil.cpu_count()}
-        if before is None:
-            return values  # a share of time needs two readings
-        spent = {state: max(0.0, times[state] - before[state]) for state in times}
+    def _cpu_shares(self, stat: Any) -> dict[str, Any]:
+        ticks = stat if isinstance(stat, AbsenceReason) else _value_or_reason(partial(_cpu_ticks, stat))
+        if isinstance(ticks, AbsenceReason):
+            return dict.fromkeys(_CPU_COLUMNS, ticks)
+        before, self._cpu_before = self._cpu_before, ticks
+        # A share of time needs two readings. The kernel may take a little of iowait back.
+        spent = {state: max(0, ticks[state] - before[state]) for state in _CPU_STATES} if before else {}
         total = sum(spent.values())
-        if total <= 0.0:
-            return values
-        shares = {state: 100.0 * seconds / total for state, seconds in spent.items()}
-        values |= {f"cpu_{state}_percent": shares[state] for state in _CPU_STATES if state in shares}
-        values["cpu_utilization_percent"] = 100.0 - shares["idle"] - shares.get("iowait", 0.0)
-        return values
+        if not total:
+            return dict.fromkeys(_CPU_COLUMNS, AbsenceReason.NO_DATA)
+        shares = {f"cpu_{state}_percent": 100 * count / total for state, count in spent.items()}
+        busy = total - spent["idle"] - spent["iowait"]
+        return shares | {"cpu_utilization_percent": 100 * busy / total}
 
-    def _load(self) -> dict[str, Any]:
-        words = (self._proc / "loadavg").read_text().split()
-        return {f"load_{minutes}_count": float(word) for minutes, word in zip(("1m", "5m", "15m"), words, strict=False)}
-
-    def _tasks(self) -> dict[str, Any]:
-        numbers = _numbers(self._proc / "stat")
-        return {
-            "tasks_running_count": numbers.get("procs_running"),
-            "tasks_blocked_count": numbers.get("procs_blocked"),
-            "context_switches_count": numbers.get("ctxt"),
-        }
-
-    def _memory(self) -> dict[str, Any]:
-        memory = psutil.virtual_memory()
-        return {
-            "memory_total_bytes": memory.total,
-            "memory_available_bytes": memory.available,
-            "memory_used_bytes": memory.total - memory.available,
-            "memory_free_bytes": memory.free,
-            "memory_cached_bytes": memory.cached,
-            "memory_buffers_bytes": memory.buffers,
-            "memory_shared_bytes": memory.shared,
-        }
-
-    def _swap(self) -> dict[str, Any]:
-        kib = _numbers(self._proc / "meminfo")
-        pages = _numbers(self._proc / "vmstat")
-        return {
-            "swap_total_bytes": kib["SwapTotal:"] * 1024,
-            "swap_used_bytes": (kib["SwapTotal:"] - kib["SwapFree:"]) * 1024,
-            "swap_in_bytes": pages["pswpin"] * PAGE_BYTES,
-            "swap_out_bytes": pages["pswpout"] * PAGE_BYTES,
-        }
-
-    def _pressure(self, resource: str, share: str) -> dict[str, Any]:
-        for line in (self._proc / "pressure" / resource).read_text().splitlines():
-            if line.startswith(f"{share} "):
-                return {f"pressure_{resource}_{share}_seconds": int(line.rpartition("total=")[2]) / 1e6}
-        raise FileNotFoundError(f"no line '{share}' in pressure/{resource}")  # cpu/full before Linux 5.13
-
-    def _disk(self) -> dict[str, Any]:
-        disks = [io for name, io in psutil.disk_io_counters(perdisk=True, nowrap=False).items() if self._is_whole(name)]
-        return {
-            "disk_read_bytes": sum(io.read_bytes for io in disks),
-            "disk_written_bytes": sum(io.write_bytes for io in disks),
-            "disk_reads_count": sum(io.read_count for io in disks),
-            "disk_writes_count": sum(io.write_count for io in disks),
-            "disk_busy_seconds": sum(io.busy_time for io in disks) / 1000.0,
-        }
-
-    def _is_whole(self, name: str) -> bool:
-        """Whether it is a whole device that reaches hardware; partitions, loops and RAM disks are not."""
-        return (self._root / "sys/block" / name).exists() and not name.startswith(("loop", "ram", "zram", "dm-", "md"))
-
-    def _network(self) -> dict[str, Any]:
-        counters = psutil.net_io_counters(pernic=True, nowrap=False)
-        cards = [io for name, io in counters.items() if name != "lo"]
-        return {
-            "network_received_bytes": sum(io.bytes_recv for io in cards),
-            "network_sent_bytes": sum(io.bytes_sent for io in cards),
-            "network_received_packets_count": sum(io.packets_recv for io in cards),
-            "network_sent_packets_count": sum(io.packets_sent for io in cards),
-            "network_errors_count": sum(io.errin + io.errout for io in cards),
-            "network_drops_count": sum(io.dropin + io.dropout for io in cards),
-        }
-
-    def _free_space(self) -> dict[str, Any]:
+    def _free_bytes(self) -> int:
         space = os.statvfs(self._ledger_folder)
-        return {"ledger_filesystem_free_bytes": space.f_bavail * space.f_frsize}
+        return space.f_bavail * space.f_frsize
 
-    def _description(self) -> dict[str, Any]:
+    def _description(self, row: Row) -> dict[str, Any]:
         return {
             "subject": "host",
             "source": "host",
-            "name": _text(self._root / "sys/class/dmi/id/product_name"),
+            "name": proc.text(self._root / "sys/class/dmi/id/product_name"),
             "architecture": platform.machine(),
-            "memory_kind": "dedicated",
-            "memory_total_bytes": psutil.virtual_memory().total,
+            "memory_total_bytes": row.values.get("memory_total_bytes"),
             "os_name": self._os_name(),
-            "kernel_version": _text(self._proc / "sys/kernel/osrelease"),
+            "kernel_version": proc.text(self._root / "proc/sys/kernel/osrelease"),
             "cpu_model": self._cpu_model(),
-            "cpu_count": psutil.cpu_count(),
+            "cpu_count": row.values.get("cpu_count"),
         }
 
     def _os_name(self) -> str | None:
-        for line in (_text(self._root / "etc/os-release") or "").splitlines():
+        for line in (proc.text(self._root / "etc/os-release") or "").splitlines():
             if line.startswith("PRETTY_NAME="):
-                return line.partition("=")[2].strip('"')
+                return line.partition("=")[2].strip("\"'")
         return None
 
     def _cpu_model(self) -> str | None:
-        for line in (_text(self._proc / "cpuinfo") or "").splitlines():
+        for line in (proc.text(self._root / "proc/cpuinfo") or "").splitlines():
             if line.startswith(("model name", "Model")):
                 return line.partition(":")[2].strip()
         return None
 
 
-class _Row:
-    """The values of one row, and why some are missing."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, Any] = {}
-        self.absence: dict[str, AbsenceReason] = {}
-
-    def take(self, name: str, read: Any) -> None:
-        """Add what `read` gives; where it cannot, note why under `name`: a field, or the first word of several."""
-        try:
-            self.values |= read()
-        except PermissionError:
-            self.absence[name] = AbsenceReason.NO_PERMISSION
-        except (OSError, KeyError, ValueError, AttributeError):
-            # A kernel without this file, or with another layout of it, does not support the reading.
-            self.absence[name] = AbsenceReason.NOT_SUPPORTED
-
-
-def _numbers(path: Path) -> dict[str, int]:
-    """First word to second, of every line whose second word is a number."""
-    pairs = (line.split(maxsplit=2)[:2] for line in path.read_text().splitlines())
-    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text().strip() or None
-    except OSError:
-        return None
+def _cpu_ticks(stat: Mapping[str, str]) -> dict[str, int]:
+    counts = stat["cpu"].split()[: len(_CPU_STATES)]
+    return {state: int(count) for state, count in zip(_CPU_STATES, counts, strict=True)}

@@ -4,8 +4,8 @@ On top of nvidia-ml-py (import name pynvml). A call gives a value or raises one 
 that belongs beside the NULL, or `DriverAway`, when there is nobody to ask. Facts used here:
 
 - pynvml's error class is unhashable, so errors are told apart by their number.
-- Newer names replace older ones (TemperatureV, ClocksEventReasons); an older driver lacks the new symbol, so a
-  call may have a second name to fall back on.
+- Newer names replace older ones (TemperatureV, ClocksEventReasons); an older driver lacks the new symbol, and an
+  older nvidia-ml-py the new name, so a call may have a second name to fall back on.
 - pynvml's own nvmlDeviceGetFieldValues builds its array anew and catches a TypeError per field, 54 µs for 40
   fields; an array kept from tick to tick and a cached function pointer take 1 to 3 µs.
 - nvmlShutdown leaves the library mapped, so after a driver upgrade every nvmlInit fails with a version mismatch
@@ -49,14 +49,18 @@ _AWAY_WORDS = {
     "reload the module or reboot, recording resumes by itself",
     pynvml.NVML_ERROR_NO_PERMISSION: "this user may not talk to the NVIDIA driver",
 }
+_NOT_AVAILABLE = frozenset(
+    {pynvml.NVML_VALUE_NOT_AVAILABLE_uint.value, pynvml.NVML_VALUE_NOT_AVAILABLE_ulonglong.value}
+)
 _VALUE_MEMBERS = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")
 
 
 class Absent(Exception):  # noqa: N818 - not an error: the answer to a question is that there is no value
-    """The driver has no value to give; `reason` says why."""
+    """The driver has no value to give; `reason` says why, `code` what NVML returned where it was asked."""
 
-    def __init__(self, reason: AbsenceReason) -> None:
+    def __init__(self, reason: AbsenceReason, code: int | None = None) -> None:
         self.reason = reason
+        self.code = code
         super().__init__(reason.value)
 
 
@@ -99,16 +103,24 @@ class Nvml:
         *newer, last = (names,) if isinstance(names, str) else names
         for name in newer:
             try:
-                return _call(getattr(pynvml, name), *arguments, **options)
+                return _call(_bound(name), *arguments, **options)
             except Absent as absent:
                 if absent.reason is not AbsenceReason.NOT_SUPPORTED:
                     raise
-        return _call(getattr(pynvml, last), *arguments, **options)
+        return _call(_bound(last), *arguments, **options)
 
     def close(self) -> None:
         with suppress(pynvml.NVMLError):
             pynvml.nvmlShutdown()
         _unload()
+
+
+def _bound(name: str) -> Callable[..., Any]:
+    """nvidia-ml-py's function of that name; an older one lacks the newer names, as an older driver does."""
+    function: Callable[..., Any] | None = getattr(pynvml, name, None)
+    if function is None:
+        raise Absent(AbsenceReason.NOT_SUPPORTED, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
+    return function
 
 
 def _call(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
@@ -117,7 +129,7 @@ def _call(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     except pynvml.NVMLError as error:
         if error.value in _DRIVER_AWAY:
             raise DriverAway(_AWAY_WORDS.get(error.value, "the NVIDIA driver went away")) from None
-        raise Absent(absence_reason(error.value)) from None
+        raise Absent(absence_reason(error.value), error.value) from None
 
 
 def _unload() -> None:
@@ -132,41 +144,44 @@ def _unload() -> None:
 
 
 class FieldBatch:
-    """A fixed set of field values of one GPU, asked for in one call into memory that is kept.
+    """A fixed set of field values, asked for in one call into memory that is kept.
 
     Args:
-        device: The GPU.
         fields: Field id and scope of each.
     """
 
-    def __init__(self, device: Handle, fields: Sequence[tuple[int, int]]) -> None:
-        self._device = device
+    def __init__(self, fields: Sequence[tuple[int, int]]) -> None:
         self._array = (pynvml.c_nvmlFieldValue_t * len(fields))()
         for slot, (field_id, scope) in zip(self._array, fields, strict=True):
-            slot.fieldId, slot.scopeId = field_id, scope
+            slot.fieldId, slot.scopeId, slot.nvmlReturn = field_id, scope, pynvml.NVML_ERROR_UNKNOWN
+        self._question = bytes(self._array)
 
-    def read(self) -> list[int | float | AbsenceReason]:
-        """The value of each field, or why it has none.
+    def read(self, device: Handle) -> list[int | float | AbsenceReason]:
+        """The value of each field on that GPU, or why it has none.
 
         Raises:
             Absent: The GPU answered none of them, with the reason.
             DriverAway: The driver is gone.
         """
-        _call(self._read_array)
+        # A slot that the driver leaves as it is must not look like an answer, let alone another GPU's.
+        ctypes.memmove(self._array, self._question, len(self._question))
+        _call(self._ask, device)
         return [self._value(slot) for slot in self._array]
 
-    def _read_array(self) -> None:
+    def _ask(self, device: Handle) -> None:
         function = pynvml._nvmlGetFunctionPointer("nvmlDeviceGetFieldValues")  # noqa: SLF001 - cached by pynvml
-        pynvml._nvmlCheckReturn(function(self._device, len(self._array), ctypes.byref(self._array)))  # noqa: SLF001
+        pynvml._nvmlCheckReturn(function(device, len(self._array), ctypes.byref(self._array)))  # noqa: SLF001
 
     @staticmethod
     def _value(slot: Any) -> int | float | AbsenceReason:
         if slot.nvmlReturn != pynvml.NVML_SUCCESS:
             return absence_reason(slot.nvmlReturn)
+        if slot.valueType >= len(_VALUE_MEMBERS):
+            return AbsenceReason.NOT_SUPPORTED  # a type of a later driver
         value: int | float = getattr(slot.value, _VALUE_MEMBERS[slot.valueType])
-        return value
+        return value if value not in _NOT_AVAILABLE else AbsenceReason.NO_DATA
 
     @property
     def sampled_at_us(self) -> int | None:
-        """The driver's time of the newest value, microseconds UTC; None where it gives none."""
+        """The driver's time of the newest value read last, microseconds UTC; None where it gives none."""
         return max((slot.timestamp for slot in self._array if slot.nvmlReturn == 0), default=0) or None

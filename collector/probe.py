@@ -1,10 +1,10 @@
 """What every probe has in common."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Protocol
 
 from collector.clock import Now
-from store.events import Event
+from store.events import AbsenceReason, Event
 
 
 class Probe(Protocol):
@@ -23,3 +23,54 @@ class Probe(Protocol):
         """What it is watching, or why it sees nothing, as a phrase for a person."""
 
     def close(self) -> None: ...
+
+
+class Row:
+    """The values of one row on its way to be an event, and why some of its columns have none."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+        self.absence: dict[str, AbsenceReason] = {}
+
+    def put(self, answers: Mapping[str, Any]) -> None:
+        """Take, for each column, its value or the reason why it has none; a value takes the reason's place."""
+        for column, answer in answers.items():
+            if isinstance(answer, AbsenceReason):
+                self.absence[column] = answer
+            else:
+                self.values[column] = answer
+                self.absence.pop(column, None)
+
+    def event_values(self) -> dict[str, Any]:
+        return self.values | ({"absence": self.absence} if self.absence else {})
+
+
+class CounterEpoch:
+    """The epoch of one row's counters: the second, on the wall clock, in which they were found to have restarted.
+
+    A second and not a number counted from 0, which a restarted recorder would give again to counters that
+    restarted while it was away, and a rate would be taken between the two.
+
+    Args:
+        counters: The columns that only a restart can take back.
+    """
+
+    def __init__(self, counters: Collection[str]) -> None:
+        self._counters = counters
+        self._before: dict[str, Any] = {}
+        self._epoch = 0
+        self._is_over = True
+
+    def follow(self, values: Mapping[str, Any], now: Now) -> int:
+        """The epoch that these values belong to."""
+        known = {column: values[column] for column in self._counters if column in values}
+        if self._is_over or any(value < self._before.get(column, value) for column, value in known.items()):
+            self._epoch = max(self._epoch + 1, now.wall_us // 1_000_000 % 2**31)  # the column has 32 bits
+            self._is_over = False
+        self._before |= known
+        return self._epoch
+
+    def end(self) -> None:
+        """Whatever is read next belongs to another epoch."""
+        self._is_over = True
+        self._before = {}

@@ -88,9 +88,11 @@ class Sampler:
         self._statuses: dict[str, str] = {}
 
     def run(self, stop: threading.Event) -> None:
-        """Tick until `stop` is set; the first tick is at once, the last thing written is the stop event."""
-        due_s = self._clock.now().monotonic_s
-        self._keep([self._life_event("start", self._clock.now(), "recording began")])
+        """Tick until `stop` is set, the first time at once; a start event is written first, a stop event last."""
+        begin = self._clock.now()
+        due_s = begin.monotonic_s
+        # At once and not with the first tick: a driver that hangs in it would leave no trace of this start.
+        self.latest = replace(self.latest, problem=self._append([self._life_event("start", begin, "recording began")]))
         while not stop.is_set():
             now = self._clock.now()
             missed = int((now.monotonic_s - due_s) / self.interval_s)
@@ -121,7 +123,7 @@ class Sampler:
 
     def _read(self, probe: Probe, now: Now) -> Sequence[Event]:
         try:
-            events = probe.read(now)
+            events, status = probe.read(now), probe.status()
         except Exception as error:
             if probe.name in self._failing_probes:
                 return []
@@ -131,7 +133,6 @@ class Sampler:
                 self._life_event("probe_failed", now, f"the {probe.name} probe failed: {error!r}", probe=probe.name)
             ]
         self._failing_probes.discard(probe.name)
-        status = probe.status()
         if self._statuses.get(probe.name) == status:
             return events
         self._statuses[probe.name] = status

@@ -22,14 +22,16 @@ from collector.demo import DemoProbe
 from collector.exposition import LiveCollector, expose
 from collector.gpu import GpuProbe
 from collector.host import HostProbe
+from collector.listening import bound_socket
 from collector.probe import Probe
 from collector.sampler import Sampler
-from store.errors import UsageError
+from collector.sensors import read_sensors
 from store.ledger import CollectorLock, Ledger
 
 logger = logging.getLogger(__name__)
 
 SEAL_TIME_LIMIT_S = 600.0
+LAST_TICK_TIME_LIMIT_S = 10.0  # a driver call that hangs cannot be ended from here
 STALE_INTERVALS = 3  # after so many intervals without a tick, sampling counts as stopped
 STALE_AT_LEAST_S = 3.0
 
@@ -77,7 +79,10 @@ class Sealer:
         self._child = None
         if running_s >= self._interval_s:
             self._started_s = now.monotonic_s
-            self._child = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)  # noqa: S603 - our own module
+            try:
+                self._child = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)  # noqa: S603 - our own module
+            except OSError as error:  # no process or memory left: recording goes on, the tail is kept
+                logger.error("sealing could not be started (%s); it is tried again", error)  # noqa: TRY400
 
     def close(self) -> None:
         """Let a running child finish; killing it would lose nothing but its work."""
@@ -151,23 +156,6 @@ def http_face(health: Health, metrics: LiveCollector) -> Starlette:
     return Starlette(routes=[Route("/metrics", serve_metrics), Route("/healthz", healthz), Route("/readyz", readyz)])
 
 
-def bound_socket(host: str, port: int, setting: str) -> socket.socket:
-    """A listening socket, before anything else is begun.
-
-    Raises:
-        UsageError: The address is taken or not this machine's.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise UsageError(
-            f"{host} port {port} cannot be listened on ({reason})",
-            f"stop what listens there, or set {setting}",
-        ) from None
-
-
 def run(settings: CollectorSettings) -> int:
     """Record until SIGTERM or SIGINT. Returns the exit code.
 
@@ -201,10 +189,12 @@ def run(settings: CollectorSettings) -> int:
     sampling.start()
     logger.info("recording to %s; http://%s:%d/metrics", folder, settings.host, listener.getsockname()[1])
     stop.wait()
-    sampling.join(timeout=10)  # a driver call that hangs cannot be ended from here
+    sampling.join(LAST_TICK_TIME_LIMIT_S)
     serving.should_exit = True
     sealer.close()
-    if not sampling.is_alive():
+    if sampling.is_alive():
+        logger.warning("a probe hangs: this recording ends without its stop event")
+    else:
         ledger.close()
     lock.close()
     return 1 if failures else 0
@@ -212,7 +202,7 @@ def run(settings: CollectorSettings) -> int:
 
 def _probes(settings: CollectorSettings, folder: Path) -> list[Probe]:
     interval_s = settings.sample_interval_s
-    host = HostProbe(ledger_folder=folder, interval_s=interval_s)
+    host = HostProbe(ledger_folder=folder, interval_s=interval_s, sensors=read_sensors)
     if settings.source == "demo":
         return [host, DemoProbe(interval_s=interval_s, seed=settings.demo_seed)]
     return [host, GpuProbe(interval_s=interval_s)]

@@ -53,9 +53,6 @@ def main() -> None:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; so do we
-        sys.exit(141)
     except Exception as error:
         if os.environ.get("GPULEDGER_DEBUG"):
             raise
@@ -124,12 +121,12 @@ def up(
     log_level: LogLevel = None,
 ) -> None:
     """Run the collector and the MCP server over HTTP in the foreground."""
-    from gpuledger.up import Supervisor, collector_command, configure_logging, mcp_http_command
+    from gpuledger.up import Supervisor, collector_command, configure_logging, greeting, mcp_http_command
 
     settings = _settings(config, data=data, collector__source=source, log_level=log_level)
     configure_logging(settings.log_level)
     commands = {"collector": collector_command(settings), "MCP server": mcp_http_command(settings)}
-    sys.exit(Supervisor(commands).run())
+    sys.exit(Supervisor(commands, settings.data, greeting(settings)).run())
 
 
 @app.command()

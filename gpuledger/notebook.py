@@ -68,6 +68,6 @@ def open_ledger(folder: str | PathLike[str] | None = None, *, time_zone: str | N
     """Open a ledger: the one in `folder`, or the one that the settings name.
 
     Raises:
-        NotALedgerError: There is none.
+        NoLedgerError: There is none.
     """
     return OpenLedger(Path(folder) if folder is not None else load_settings().data, time_zone)

@@ -15,11 +15,13 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 
 from gpuledger import __version__
 from gpuledger.settings import Settings
+from store.ledger import lock_holder
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +39,19 @@ def configure_logging(level: str) -> None:
         stream=sys.stderr,
         force=True,
     )
+    for library in ("mcp", "httpx", "sse_starlette"):  # each session and request, in their own words
+        logging.getLogger(library).setLevel(logging.DEBUG if level == "debug" else logging.WARNING)
+
+
+def greeting(settings: Settings) -> str:
+    """What a person who starts it wants to know."""
+    collector, mcp = settings.collector, settings.mcp
+    return f"""\
+gpuledger {__version__} records to {settings.data}
+  metrics   http://{collector.host}:{collector.port}/metrics
+  MCP       http://{mcp.host}:{mcp.port}/mcp, token in {settings.data / "mcp.token"}
+  look      gpuledger status, gpuledger trend cpu.utilization_percent -w 10m
+  connect   gpuledger init --client claude-code"""
 
 
 def collector_command(settings: Settings) -> list[str]:
@@ -85,10 +100,14 @@ class Supervisor:
     """Keeps children running until told to stop.
 
     Args:
-        commands: Name and command line of each child; the first one's refusal to begin ends the whole.
+        commands: Name and command line of each child, the collector first; one's refusal to begin ends the whole.
+        folder: The ledger's folder.
+        greeting: What is printed once the collector has taken the ledger.
     """
 
     commands: Mapping[str, Sequence[str]]
+    folder: Path
+    greeting: str = ""
     stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> int:
@@ -105,10 +124,17 @@ class Supervisor:
 
     def _watch(self, children: Sequence[_Child]) -> int:
         while not self.stop.wait(0.2):
+            self._greet(children[0])
             for child in children:
                 if (refusal := self._look(child)) is not None:
                     return refusal
         return 0
+
+    def _greet(self, collector: _Child) -> None:
+        pid = collector.process.pid if collector.process else None
+        if self.greeting and pid and (lock_holder(self.folder) or {}).get("pid") == pid:
+            print(self.greeting, file=sys.stderr, flush=True)
+            self.greeting = ""
 
     @staticmethod
     def _look(child: _Child) -> int | None:

@@ -12,7 +12,7 @@ _REASON_WORDS = {
     "no_permission": "the collector's user may not read it",
     "lost": "the GPU was lost",
     "no_data": "the driver had nothing to say",
-    "not_asked": "this version of the collector does not read it",
+    "not_asked": "nothing that records here reads it",
 }
 
 
@@ -25,11 +25,17 @@ def why_no_values(source: LocalSource, found: Trend) -> str:
     metric = find_metric(found.metric)
     with source.reader() as reader:
         extent = reader.extents()[metric.kind.name]
-    if extent.first_observed_at_us is not None and extent.last_observed_at_us is not None:
-        zone = found.window.start.tzinfo
-        first, last = (
-            datetime.fromtimestamp(us / 1e6, zone) for us in (extent.first_observed_at_us, extent.last_observed_at_us)
-        )
-        return f"the ledger holds it from {first:%Y-%m-%d %H:%M:%S} to {last:%Y-%m-%d %H:%M:%S}"
-    words = probe_words(source, "gpu") if metric.kind.subject == "gpu" else None
-    return f"none was ever recorded ({words})" if words else "none was ever recorded"
+    if extent.first_observed_at_us is None or extent.last_observed_at_us is None:
+        words = probe_words(source, "gpu") if metric.kind.subject == "gpu" else None
+        return f"none was ever recorded ({words})" if words else "none was ever recorded"
+    is_within = (
+        extent.first_observed_at_us < found.window.end_us and found.window.start_us <= extent.last_observed_at_us
+    )
+    if is_within and metric.is_counter:
+        return "a rate needs two readings"
+    zone = found.window.start.tzinfo
+    first, last = (
+        datetime.fromtimestamp(us / 1e6, zone) for us in (extent.first_observed_at_us, extent.last_observed_at_us)
+    )
+    held = f"the ledger holds it from {first:%Y-%m-%d %H:%M:%S} to {last:%Y-%m-%d %H:%M:%S}"
+    return f"{held}, with a gap there" if is_within else held

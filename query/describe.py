@@ -9,7 +9,8 @@ from store.events import KINDS
 
 SQL_EXAMPLES: Mapping[str, str] = {
     "GPU utilization per minute": (
-        "select time_bucket(interval '1 minute', observed_at) as minute, gpu_index, avg(utilization_percent) as percent "
+        "select time_bucket(interval '1 minute', observed_at) as minute, gpu_index, "
+        "avg(utilization_percent) as percent "
         "from gpu_sample where observed_at > now() - interval '1 hour' group by all order by all"
     ),
     "Hottest moment of each GPU": (
@@ -17,7 +18,8 @@ SQL_EXAMPLES: Mapping[str, str] = {
         "from gpu_sample group by gpu_index"
     ),
     "Slowest requests": (
-        "select ended_at, service, operation, duration_seconds, status from request order by duration_seconds desc limit 10"
+        "select ended_at, service, operation, duration_seconds, status "
+        "from request order by duration_seconds desc limit 10"
     ),
     "Why a value is NULL": (
         "select gpu_index, absence ->> 'fan_speed_percent' as reason, count(*) as rows from gpu_sample group by all"

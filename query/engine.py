@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import duckdb
 import pyarrow as pa
@@ -18,6 +18,8 @@ import pyarrow as pa
 from store.derivations import duckdb_columns
 from store.events import KINDS
 from store.snapshot import END_OF_TIME_US, KindSnapshot, LedgerReader
+
+ParameterKind = Literal["time", "int", "ints", "text"]
 
 
 class Engine(Protocol):
@@ -37,8 +39,8 @@ class Engine(Protocol):
     def epoch_us(self, time: str) -> str:
         """A time as microseconds since the epoch."""
 
-    def parameter(self, name: str, kind: str) -> str:
-        """The place of a bound value; `kind` is `time`, `int` or `ints`."""
+    def parameter(self, name: str, kind: ParameterKind) -> str:
+        """The place of a bound value; a `time` is bound as microseconds since the epoch."""
 
     def query(self, sql: str, **parameters: Any) -> pa.Table: ...
 
@@ -80,23 +82,25 @@ class DuckEngine:
     def epoch_us(self, time: str) -> str:
         return f"epoch_us({time})"
 
-    def parameter(self, name: str, kind: str) -> str:
-        return f"make_timestamptz(${name})" if kind == "time" else f"${name}"
+    def parameter(self, name: str, kind: ParameterKind) -> str:
+        return {"time": f"make_timestamptz(${name})", "int": f"${name}::bigint"}.get(kind, f"${name}")
 
     def query(self, sql: str, **parameters: Any) -> pa.Table:
         return self._connection.sql(sql, params=parameters).to_arrow_table()
 
 
 def create_view(connection: duckdb.DuckDBPyConnection, kind: str, events: KindSnapshot) -> None:
-    """Publish one kind as a temporary view with its declared columns, whatever the files at hand have."""
-    columns = duckdb_columns(KINDS[kind])
+    """Publish one kind as a temporary view with its declared columns, whatever the files at hand have.
+
+    A column that a file lacks is NULL in its rows; one that only a newer program declares is left out.
+    """
     tail_name = f"_{kind}_tail"
     connection.register(tail_name, events.tail)
-    selected = ", ".join(columns)
-    sources = [f"select {selected} from {tail_name}"]
+    sources = [f"select * from {tail_name}"]
     if events.files:
         sources.append(f"select * from {_parquet_scan(events.files)}")
-    connection.execute(f"create temp view {kind} as {' union all by name '.join(sources)}")
+    columns = ", ".join(duckdb_columns(KINDS[kind]))
+    connection.execute(f"create temp view {kind} as select {columns} from ({' union all by name '.join(sources)})")
 
 
 def _parquet_scan(paths: Iterable[Path]) -> str:
@@ -113,7 +117,7 @@ class LocalSource:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._database = duckdb.connect(":memory:")
-        self._database.execute("set TimeZone = 'UTC'")
+        self._database.execute("set global TimeZone = 'UTC'")  # global, or the questions' cursors have the host's
 
     @contextlib.contextmanager
     def engine(self, kinds: Iterable[str], *, start_us: int = 0, end_us: int = END_OF_TIME_US) -> Iterator[DuckEngine]:
@@ -136,3 +140,8 @@ class LocalSource:
 def sql_text(name: str) -> str:
     """The text of `query/sql/NAME.sql`, with its fragments still to be filled in as `{fragment}`."""
     return files("query").joinpath("sql").joinpath(f"{name}.sql").read_text()
+
+
+def in_window(engine: Engine) -> str:
+    """The condition that an event lies in [start, end), for the parameters of these names."""
+    return f"observed_at >= {engine.parameter('start', 'time')} and observed_at < {engine.parameter('end', 'time')}"

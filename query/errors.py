@@ -2,6 +2,8 @@
 
 from store.errors import UsageError
 
+_WORDS_MAX = 400
+
 
 class WindowError(UsageError):
     """A time window that cannot be read, or that can be read in two ways."""
@@ -25,3 +27,9 @@ class SqlRefusedError(UsageError):
 
 class SqlFailedError(UsageError):
     """SQL that was allowed and that DuckDB could not run."""
+
+
+def first_words(message: str) -> str:
+    """What DuckDB says is wrong, as one line: without the excerpt of the SQL, and cut where it quotes a long value."""
+    line = " ".join(message.split("\n\nLINE", 1)[0].split())
+    return line if len(line) <= _WORDS_MAX else f"{line[: _WORDS_MAX - 1]}…"

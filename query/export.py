@@ -3,15 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, BinaryIO, Literal, get_args
 
 import pyarrow as pa
 
 from query.catalogue import find_kind
-from query.engine import Source
+from query.engine import Source, in_window, sql_text
 from query.windows import Window
 from store.derivations import arrow_schema
 from store.errors import UsageError
+from store.events import Kind
 from store.files import publish_file
 
 ExportFormat = Literal["parquet", "arrow", "csv", "json"]
@@ -34,7 +35,7 @@ def export_events(
     kind: str,
     window: Window,
     *,
-    format: ExportFormat,
+    format: ExportFormat,  # noqa: A002 - the word that users know, also as --format
     path: Path,
     overwrite: bool = False,
 ) -> ExportResult:
@@ -45,17 +46,10 @@ def export_events(
         UsageError: The file is there already, or cannot be written.
     """
     declared = find_kind(kind)
-    if path.exists() and not overwrite:
-        raise UsageError(f"{path} is there already", "name another file with --output, or give --overwrite")
-    with source.engine([declared.name], start_us=window.start_us, end_us=window.end_us) as engine:
-        table = engine.query(
-            f"select * from {engine.relation(declared.name)} "
-            f"where observed_at >= {engine.parameter('start', 'time')} and observed_at < {engine.parameter('end', 'time')} "
-            "order by seq",
-            start=window.start_us,
-            end=window.end_us,
-        ).cast(arrow_schema(declared))
     try:
+        if path.exists() and not overwrite:
+            raise UsageError(f"{path} is there already", "name another file with --output, or give --overwrite")
+        table = _events(source, declared, window)
         publish_file(path, lambda temporary: write_table(table, temporary, format))
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
@@ -63,38 +57,50 @@ def export_events(
     return ExportResult(path, format, table.num_rows, path.stat().st_size)
 
 
-def write_table(table: pa.Table, path: Path, format: ExportFormat) -> None:  # noqa: A002
+def _events(source: Source, kind: Kind, window: Window) -> pa.Table:
+    with source.engine([kind.name], start_us=window.start_us, end_us=window.end_us) as engine:
+        sql = sql_text("events").format(relation=engine.relation(kind.name), in_window=in_window(engine))
+        return engine.query(sql, start=window.start_us, end=window.end_us).cast(arrow_schema(kind))
+
+
+def write_table(table: pa.Table, path: Path, format: ExportFormat) -> None:  # noqa: A002 - as above
     """Write an Arrow table to `path` in one of the export formats."""
-    _WRITERS[format](table, path)
+    with path.open("wb") as file:
+        _WRITERS[format](table, file)
 
 
-def _write_parquet(table: pa.Table, path: Path) -> None:
+def _write_parquet(table: pa.Table, file: BinaryIO) -> None:
     import pyarrow.parquet as pq  # noqa: PLC0415 - only who exports pays for it
 
-    pq.write_table(table, path, compression="zstd")
+    pq.write_table(table, file, compression="zstd")
 
 
-def _write_arrow(table: pa.Table, path: Path) -> None:
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+def _write_arrow(table: pa.Table, file: BinaryIO) -> None:
+    with pa.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table)
 
 
-def _write_csv(table: pa.Table, path: Path) -> None:
-    import polars as pl  # noqa: PLC0415 - as above; Arrow's own writer takes no lists
-
-    frame: Any = pl.from_arrow(table)
-    lists = [name for name, kind in frame.schema.items() if isinstance(kind, pl.List)]
-    frame.with_columns(pl.col(name).list.join(" ") for name in lists).write_csv(path)
-
-
-def _write_json(table: pa.Table, path: Path) -> None:
-    import polars as pl  # noqa: PLC0415 - as above
-
-    frame: Any = pl.from_arrow(table)
-    frame.write_ndjson(path)
+def _write_csv(table: pa.Table, file: BinaryIO) -> None:
+    frame = _frame(table)
+    lists = [name for name, kind in frame.schema.items() if kind.is_nested()]
+    frame = frame.with_columns(frame[name].list.join(" ") for name in lists)  # CSV has no lists
+    frame.write_csv(file, datetime_format="%Y-%m-%dT%H:%M:%S%.6f%:z")
 
 
-_WRITERS: dict[str, Callable[[pa.Table, Path], None]] = {
+def _write_json(table: pa.Table, file: BinaryIO) -> None:
+    frame = _frame(table)
+    decimals = [name for name, kind in frame.schema.items() if kind.is_decimal()]
+    frame = frame.cast(dict.fromkeys(decimals, float))  # or they become strings
+    frame.write_ndjson(file)
+
+
+def _frame(table: pa.Table) -> Any:
+    import polars as pl  # noqa: PLC0415 - as above; Arrow's own writer of CSV takes no lists, and it has none of JSON
+
+    return pl.from_arrow(table)
+
+
+_WRITERS: dict[str, Callable[[pa.Table, BinaryIO], None]] = {
     "parquet": _write_parquet,
     "arrow": _write_arrow,
     "csv": _write_csv,

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import TypeGuard
 
 SPARKS = "▁▂▃▄▅▆▇█"
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
@@ -9,34 +10,36 @@ _DECIMAL = ("", "k", "M", "G", "T")
 
 
 def significant(value: float | None, digits: int = 3) -> float | int | None:
-    """`value` at so many significant digits; whole numbers stay whole, NULL stays NULL."""
-    if value is None or not math.isfinite(value) or value == 0:
-        return 0 if value == 0 else None if value is None or math.isnan(value) else value
+    """`value` at so many significant digits; whole numbers stay whole, NULL and what is no number become NULL."""
+    if value is None or math.isnan(value):
+        return None
+    if value == 0 or math.isinf(value):
+        return value or 0
     places = digits - 1 - math.floor(math.log10(abs(value)))
     rounded = round(float(value), places)
-    return int(rounded) if places <= 0 or rounded.is_integer() else rounded
+    return int(rounded) if rounded.is_integer() else rounded
 
 
 def spelled(value: float | None, unit: str) -> str:
-    """`value` with its unit for a person: `116 GiB`, `1.98 GHz`, `93.2 %`; a dash where there is none."""
-    if value is None:
-        return "–"
-    if unit in ("B", "B/s"):
-        return _scaled(value, 1024, _BINARY) + unit.removeprefix("B")
-    if unit in ("Hz", "J"):
-        return _scaled(value, 1000, tuple(prefix + unit for prefix in _DECIMAL))
+    """`value` with its unit for a person: `116 GiB`, `1.98 GHz`, `640 J/s`, `93.2 %`; a dash where there is none."""
     figure = significant(value)
+    if value is None or figure is None:
+        return "–"
+    quantity, slash, per = unit.partition("/")
+    if quantity == "B":
+        return f"{_scaled(value, 1024, _BINARY)}{slash}{per}"
+    if quantity in ("Hz", "J"):
+        return f"{_scaled(value, 1000, tuple(prefix + quantity for prefix in _DECIMAL))}{slash}{per}"
     text = f"{figure:,}" if isinstance(figure, int) else f"{figure:.15g}"
     return f"{text} {unit}" if unit else text
 
 
-def _scaled(value: float, base: int, units: tuple[str, ...]) -> str:
+def _scaled(value: float, base: int, units: Sequence[str]) -> str:
     power = 0
-    while abs(value) >= base and power < len(units) - 1:
+    while abs(significant(value) or 0) >= base and power < len(units) - 1:
         value /= base
         power += 1
-    figure = significant(value)
-    return f"{figure:.15g} {units[power]}"
+    return f"{significant(value):.15g} {units[power]}"
 
 
 def age_words(age_s: float | None) -> str:
@@ -51,12 +54,13 @@ def age_words(age_s: float | None) -> str:
 
 def sparkline(points: Sequence[float | None]) -> str:
     """One character a point, from the least to the greatest; a blank where there is none."""
-    present = [point for point in points if point is not None]
-    if not present:
-        return " " * len(points)
-    low, high = min(present), max(present)
-    width = (high - low) or 1.0
+    present = [point for point in points if _is_number(point)]
+    low, high = min(present, default=0.0), max(present, default=0.0)
+    step = (high - low) / len(SPARKS) or 1.0
     return "".join(
-        " " if point is None else SPARKS[min(len(SPARKS) - 1, int((point - low) / width * len(SPARKS)))]
-        for point in points
+        SPARKS[min(len(SPARKS) - 1, int((point - low) / step))] if _is_number(point) else " " for point in points
     )
+
+
+def _is_number(point: float | None) -> TypeGuard[float]:
+    return point is not None and math.isfinite(point)

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from query.engine import Source, sql_text
+from query.engine import Engine, Source, in_window, sql_text
 from query.errors import UnknownGpuError
 from store.events import GPU_SAMPLE, KINDS, AbsenceReason
 
@@ -87,7 +87,8 @@ class LiveState:
         is_stale: Whether that is too old to stand for now.
         gpus: By index.
         hosts: Usually one.
-        no_gpu_because: Why there is no GPU, in the recorder's words; None where there is one.
+        no_gpu_because: Why there is no GPU, in the recorder's words; None where there is one, and where the recorder
+            was silent: then nobody knows.
     """
 
     as_of: datetime
@@ -126,42 +127,34 @@ def live_state(source: Source, *, now: datetime, gpus: Sequence[int] = ()) -> Li
         is_stale=all(_is_stale(row, now) for kind in rows.values() for row in kind),
         gpus=tuple(gpu for gpu in found if not gpus or gpu.index in gpus),
         hosts=hosts,
-        no_gpu_because=None if found else probe_words(source, "gpu"),
+        no_gpu_because=probe_words(source, "gpu") if hosts and not found else None,
     )
 
 
-def _newest_sql(engine: Any, kind: str) -> str:
+def _newest_sql(engine: Engine, kind: str) -> str:
     return sql_text("newest_rows").format(
-        relation=engine.relation(kind),
-        keys=", ".join(("host", *KINDS[kind].series)),
-        start=engine.parameter("start", "time"),
-        end=engine.parameter("end", "time"),
+        relation=engine.relation(kind), keys=", ".join(("host", *KINDS[kind].series)), in_window=in_window(engine)
     )
 
 
 def _names(source: Source) -> Mapping[str, str]:
     with source.engine(("inventory",)) as engine:
-        sql = (
-            f"select gpu_uuid, max_by(name, seq) as name from {engine.relation('inventory')} "
-            "where gpu_uuid is not null group by gpu_uuid"
-        )
+        sql = sql_text("gpu_names").format(relation=engine.relation("inventory"))
         return {row["gpu_uuid"]: row["name"] for row in engine.query(sql).to_pylist()}
 
 
 def probe_words(source: Source, probe: str) -> str | None:
     """What the recorder last said of one of its probes: what it watches, or why it sees nothing."""
     with source.engine(("ledger_event",)) as engine:
-        sql = (
-            f"select max_by(message, seq) as message from {engine.relation('ledger_event')} "
-            f"where event = 'probe_status' and probe = '{probe}'"
+        sql = sql_text("probe_message").format(
+            relation=engine.relation("ledger_event"), probe=engine.parameter("probe", "text")
         )
-        words: str | None = engine.query(sql).to_pylist()[0]["message"]
+        words: str | None = engine.query(sql, probe=probe)["message"][0].as_py()
         return words
 
 
 def _gpu_now(row: Mapping[str, Any], now: datetime, names: Mapping[str, str]) -> GpuNow:
     values, absence = _present(row, GPU_COLUMNS, now)
-    bits = GPU_SAMPLE.by_name["clock_event_reasons_bitmask"].bits or {}
     mask = values.pop("clock_event_reasons_bitmask") or 0
     return GpuNow(
         index=row["gpu_index"],
@@ -169,9 +162,16 @@ def _gpu_now(row: Mapping[str, Any], now: datetime, names: Mapping[str, str]) ->
         name=names.get(row["gpu_uuid"]),
         age_s=_age_s(row, now),
         values=values,
-        clock_event_reasons=tuple(reason for bit, reason in bits.items() if mask & bit),
+        clock_event_reasons=_reasons(mask),
         absence=absence,
     )
+
+
+def _reasons(mask: int) -> tuple[str, ...]:
+    """The reasons that the bits stand for; a bit that a newer driver brought says its number."""
+    known = GPU_SAMPLE.by_name["clock_event_reasons_bitmask"].bits or {}
+    bits = (1 << place for place in range(mask.bit_length()))
+    return tuple(known.get(bit, f"0x{bit:x}") for bit in bits if mask & bit)
 
 
 def _host_now(row: Mapping[str, Any], now: datetime) -> HostNow:

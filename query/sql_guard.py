@@ -1,41 +1,86 @@
 """Which SQL may run: one SELECT over the published views, judged by DuckDB's own syntax tree.
 
 The type of a statement is no guard: `WITH x AS (COPY (SELECT 1) TO 'file') SELECT 1` is a SELECT to DuckDB 2.0, and
-writes the file. So the tree that `json_serialize_sql` gives is walked against allowlists of query nodes, table
-references, tables and table functions; whatever is not listed is refused.
+writes the file. So the tree that `json_serialize_sql` gives is walked against allowlists of its parts, tables, table
+functions and functions; whatever is not listed is refused.
+
+The functions are DuckDB's own, as it lists them itself, less those that are more than a function of their arguments:
+what it declares volatile or bound to the query (settings, variables, sequences, sleep, the log; the clock, chance and
+`error` are let through), its catalogue's pg_ macros, and the few of `_NOT_PURE`. A list written here would go stale
+with every DuckDB and refuse what an analyst knows; a list of only the refused would let through what is new.
+
+What this does not bound is time and memory: see `query.ad_hoc`.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
 import duckdb
 import msgspec
 
-from query.errors import SqlRefusedError
+from query.errors import SqlRefusedError, first_words
 from store.errors import did_you_mean
 from store.events import KINDS
 
 _QUERY_NODES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
-_TABLE_REFERENCES = frozenset({"BASE_TABLE", "SUBQUERY", "JOIN", "TABLE_FUNCTION", "EMPTY", "EXPRESSION_LIST", "PIVOT"})
-_TABLE_FUNCTIONS = frozenset({"range", "generate_series", "unnest"})
-_REFUSED_FUNCTIONS = frozenset(
+_TABLE_REFERENCES = frozenset(
+    {"BASE_TABLE", "SUBQUERY", "JOIN", "TABLE_FUNCTION", "EMPTY", "EXPRESSION_LIST", "PIVOT", "SHOW_REF"}
+)
+_MODIFIERS = frozenset(
     {
-        "current_setting",
-        "getvariable",
-        "nextval",
-        "currval",
-        "setval",
-        "write_log",
-        "sleep_ms",
-        "pg_sleep",
-        "txid_current",
-        "getenv",
+        "ORDER_MODIFIER",
+        "DISTINCT_MODIFIER",
+        "LIMIT_MODIFIER",
+        "LIMIT_PERCENT_MODIFIER",
+        "ORDER_DEFAULT",
+        "ASCENDING",
+        "DESCENDING",
     }
 )
+_SHOWN = frozenset({"DESCRIBE", "SUMMARY"})  # of a query; SHOW TABLES and the like tell of the catalogue
+_TABLE_FUNCTIONS = frozenset({"range", "generate_series", "unnest", "json_each", "json_tree"})
+_CLOCK_AND_CHANCE = frozenset(
+    {
+        "now",
+        "today",
+        "current_date",
+        "get_current_time",
+        "get_current_timestamp",
+        "transaction_timestamp",
+        "random",
+        "uuid",
+        "uuidv4",
+        "uuidv7",
+        "gen_random_uuid",
+        "error",
+    }
+)
+_NOT_PURE = frozenset(
+    {
+        "json_serialize_plan",  # binds a query of its own, against the catalogue and the files
+        "get_block_size",  # asks pragma_database_size
+        "to_aggregate_state",  # takes any bytes for the memory of an aggregate, as the next three do
+        "finalize",
+        "combine",
+        "combine_aggr",
+    }
+)
+_FUNCTIONS_SQL = """
+select lower(function_name), bool_or(
+    schema_name = 'main' and not starts_with(function_name, '__internal') and (
+        function_type in ('scalar', 'aggregate', 'window') and stability = 'CONSISTENT' or function_type = 'macro'
+    )
+)
+from duckdb_functions() group by all
+"""
+# Without a schema these are found from any query: nobody's CTE may make their names look like its own.
+_CATALOGUE_SQL = "select lower(view_name) from duckdb_views() where internal and schema_name <> 'information_schema'"
 _VIEW_HINT = f"the views are {', '.join(KINDS)}"
-_LEADING_COMMENTS = re.compile(r"\A(?:\s|--[^\n]*\n|/\*.*?\*/)+", re.DOTALL)
+_SELECT_HINT = "ask with one SELECT over the views; nothing here writes"
+
+_Node = Mapping[str, Any]
 
 
 def referenced_kinds(sql: str) -> tuple[str, ...]:
@@ -44,45 +89,64 @@ def referenced_kinds(sql: str) -> tuple[str, ...]:
     Raises:
         SqlRefusedError: It is not one SELECT over the published views, with the reason.
     """
-    tree = _tree(sql)
-    statements = tree["statements"]
-    if len(statements) != 1:
-        raise SqlRefusedError(f"This is {len(statements)} statements", "send one SELECT at a time")
-    nodes = list(_dictionaries(statements[0]))
-    ctes = {entry["key"].lower() for node in nodes for entry in _cte_entries(node)}
+    nodes = list(_nodes(_tree(sql)))
+    ctes = {str(node["key"]).lower() for node in nodes if "key" in node}
     kinds: dict[str, None] = {}
     for node in nodes:
-        _check_query_node(node)
+        _check_part(node)
         _check_function(node)
-        kinds |= dict.fromkeys(_checked_tables(node, ctes))
+        if node.get("type") == "BASE_TABLE":
+            name = _checked_table(node, ctes)
+            kinds |= {name: None} if name in KINDS else {}
     return tuple(kinds)
 
 
+def _tree(sql: str) -> _Node:
+    """The syntax tree of the one SELECT that `sql` is."""
+    parser = _empty_database().cursor()
+    try:
+        sql.encode()
+        statements = parser.extract_statements(sql)
+        text = parser.execute("select json_serialize_sql($1::varchar)", [sql]).fetchall()[0][0]
+        tree: _Node = msgspec.json.decode(text)
+    except duckdb.Error as error:
+        raise SqlRefusedError(
+            f"The SQL cannot be parsed ({first_words(str(error))})", "correct it at that place"
+        ) from None
+    except UnicodeEncodeError:
+        raise SqlRefusedError("The SQL holds half a character", "send it as UTF-8") from None
+    except RecursionError:
+        raise SqlRefusedError("The SQL is nested too deeply to be judged", "nest it less, with WITH") from None
+    if not statements:
+        raise SqlRefusedError("There is no SQL to run", "send a SELECT, such as 'select count(*) from gpu_sample'")
+    if len(statements) > 1:
+        raise SqlRefusedError(f"This is {len(statements)} statements", "send one SELECT at a time")
+    if not tree["error"]:
+        return tree
+    if tree["error_type"] != "not implemented":
+        raise _unparsed(str(tree["error_message"]))
+    word = statements[0].query.split(None, 1)[0].upper()
+    if word in (
+        "SELECT",
+        "WITH",
+        "FROM",
+        "PIVOT",
+    ):  # what DuckDB would run as two statements, the first of which writes
+        raise SqlRefusedError("A PIVOT must name its columns", "write it as in PIVOT … ON gpu_index IN (0, 1) …")
+    raise SqlRefusedError(f"Only SELECT can be run, this is {word}", _SELECT_HINT)
+
+
+def _unparsed(message: str) -> SqlRefusedError:
+    return SqlRefusedError(f"The SQL cannot be parsed ({first_words(message)})", "correct it at that place")
+
+
 @cache
-def _parser() -> duckdb.DuckDBPyConnection:
+def _empty_database() -> duckdb.DuckDBPyConnection:
     return duckdb.connect(":memory:", config={"enable_external_access": False, "lock_configuration": True})
 
 
-def _tree(sql: str) -> Any:
-    first_word = _LEADING_COMMENTS.sub("", sql).split(None, 1)[:1]
-    if not first_word:
-        raise SqlRefusedError("There is no SQL to run", "send a SELECT, such as 'select count(*) from gpu_sample'")
-    row = _parser().cursor().execute("select json_serialize_sql($1::varchar)", [sql]).fetchone()
-    tree = msgspec.json.decode(row[0]) if row else {"error": True}
-    if not tree["error"]:
-        return tree
-    if tree.get("error_type") == "not implemented":
-        word = first_word[0].upper().rstrip(";")
-        raise SqlRefusedError(
-            f"Only SELECT can be run, this is {word}",
-            "ask with one SELECT over the views; nothing here writes",
-        )
-    message = str(tree.get("error_message", "it cannot be parsed")).split("\n", 1)[0]
-    raise SqlRefusedError(f"The SQL cannot be parsed ({message})", "correct it at that place")
-
-
-def _dictionaries(value: Any) -> Iterator[dict[str, Any]]:
-    stack = [value]
+def _nodes(tree: Any) -> Iterator[_Node]:
+    stack = [tree]
     while stack:
         item = stack.pop()
         if isinstance(item, dict):
@@ -92,45 +156,52 @@ def _dictionaries(value: Any) -> Iterator[dict[str, Any]]:
             stack.extend(item)
 
 
-def _cte_entries(node: dict[str, Any]) -> Iterable[dict[str, Any]]:
-    cte_map = node.get("cte_map")
-    entries = [entry for entry in cte_map["map"] if "key" in entry] if isinstance(cte_map, dict) else []
-    if node.get("type") in ("RECURSIVE_CTE_NODE", "CTE_NODE") and node.get("cte_name"):
-        entries.append({"key": node["cte_name"]})
-    return entries
-
-
-def _check_query_node(node: dict[str, Any]) -> None:
+def _check_part(node: _Node) -> None:
+    """Refuse what is neither an expression (they have a class, and only functions among them act) nor listed."""
     kind = node.get("type")
-    if isinstance(kind, str) and kind.endswith("_NODE") and kind not in _QUERY_NODES:
+    if "class" in node or not isinstance(kind, str) or kind in _QUERY_NODES | _MODIFIERS:
+        return
+    if kind.endswith("_NODE"):
         word = kind.removesuffix("_NODE").removesuffix("_QUERY")
-        raise SqlRefusedError(
-            f"Only SELECT can be run, this holds {word}",
-            "ask with one SELECT over the views; nothing here writes",
-        )
-
-
-def _check_function(node: dict[str, Any]) -> None:
-    name = node.get("function_name")
-    if isinstance(name, str) and (name.lower() in _REFUSED_FUNCTIONS or node.get("schema") or node.get("catalog")):
-        raise SqlRefusedError(
-            f"The function {name} is not available here",
-            "use DuckDB's ordinary scalar and aggregate functions",
-        )
-
-
-def _checked_tables(node: dict[str, Any], ctes: set[str]) -> Iterable[str]:
-    kind = node.get("type")
-    is_reference = "alias" in node and "sample" in node and isinstance(kind, str)
-    if is_reference and kind not in _TABLE_REFERENCES:
+        raise SqlRefusedError(f"Only SELECT can be run, this holds {word}", _SELECT_HINT)
+    if kind not in _TABLE_REFERENCES:
         raise SqlRefusedError(f"A {kind} cannot be read from here", _VIEW_HINT)
-    if kind == "TABLE_FUNCTION":
-        name = str(node["function"]["function_name"]).lower()
-        if name not in _TABLE_FUNCTIONS:
-            raise SqlRefusedError(f"The table function {name} is not available here", _VIEW_HINT)
-    if kind != "BASE_TABLE":
-        return ()
+    if kind == "SHOW_REF" and (node["show_type"] not in _SHOWN or not node["query"]):
+        raise SqlRefusedError("Only SELECT, DESCRIBE and SUMMARIZE can be run", _VIEW_HINT)
+    if kind == "TABLE_FUNCTION" and (name := node["function"]["function_name"].lower()) not in _TABLE_FUNCTIONS:
+        raise SqlRefusedError(f"The table function {name} is not available here", _VIEW_HINT)
+
+
+def _check_function(node: _Node) -> None:
+    name = node.get("function_name")
+    if isinstance(name, str) and name.lower() not in _pure_functions():
+        hint = "it is more than a function of its arguments"
+        if name.lower() not in _functions():
+            hint = did_you_mean(name.lower(), _pure_functions(), "use DuckDB's scalar and aggregate functions")
+        raise SqlRefusedError(f"The function {name} is not available here", hint)
+
+
+@cache
+def _pure_functions() -> frozenset[str]:
+    own = frozenset(name for name, is_pure in _functions().items() if is_pure)
+    return own - _NOT_PURE | _CLOCK_AND_CHANCE | _TABLE_FUNCTIONS
+
+
+@cache
+def _functions() -> Mapping[str, bool]:
+    return dict(_empty_database().cursor().execute(_FUNCTIONS_SQL).fetchall())
+
+
+def _checked_table(node: _Node, ctes: set[str]) -> str:
     name = str(node["table_name"]).lower()
-    if node.get("schema_name") or node.get("catalog_name") or name not in {*KINDS, *ctes}:
+    is_cte = name in ctes and name not in _catalogue() and not re.search(r"[./\\]", name)
+    if not (name in KINDS or is_cte):
         raise SqlRefusedError(f"There is no view {node['table_name']!r}", did_you_mean(name, KINDS, _VIEW_HINT))
-    return (name,) if name in KINDS else ()
+    if len(node["qualified_name"]["path"]) > 1:
+        raise SqlRefusedError("The views are in no schema", f"write {name} alone")
+    return name
+
+
+@cache
+def _catalogue() -> frozenset[str]:
+    return frozenset(name for (name,) in _empty_database().cursor().execute(_CATALOGUE_SQL).fetchall())

@@ -1,15 +1,16 @@
 """How a metric went over a window."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from query.catalogue import Metric, find_metric
-from query.engine import Engine, Source, sql_text
+from query.engine import Engine, Source, in_window, sql_text
 from query.errors import UnknownGpuError
 from query.windows import Window
 
@@ -44,12 +45,14 @@ class TrendSeries:
     """One series of a trend: a GPU, the host, a process, an operation.
 
     Args:
-        label: Its name for a person: `0` for GPU 0; empty where there is one series only.
+        label: Its name for a person: `0` for GPU 0, with the identity behind it where two share the name; empty where
+            the kind has one series a host.
         series: Its identity: a GPU's UUID, a host's name.
         n: Number of samples (for a counter: of steps between them).
         min, avg, p50, p95, max, last: Of the samples, in the metric's unit; percentiles are exact.
         slope_per_hour: Slope of the least-squares line, units per hour; None with fewer than two samples.
-        increase: For a counter, how much it grew in the window, in its own unit.
+        increase: For a counter, how much it grew from its first to its last reading in the window, in its own unit;
+            what it grew by while it wrapped or restarted is not known and not counted.
         coverage: Share of the window that its samples stand for, 0 to 1; None for what is not sampled.
         points: Mean of each bucket of `step_s`, in order of time; None where there was no sample.
     """
@@ -81,9 +84,9 @@ class Trend:
         step_s: Width of the buckets behind `points`.
         first_point_at: Beginning of the first bucket, aligned to the epoch, so it may begin before the window.
         coverage: Mean over the series; 0 where there are none, None for what is not sampled.
-        newest_age_s: Age of the newest sample of the window at the time of the question; None without samples.
+        newest_age_s: Age of the newest value of the window at the time of the question; None where there is none.
         series: One per GPU, host, process or operation.
-        absent: Why there is no value: reason to number of rows that were NULL for it.
+        absent: Where there is no series, why: reason to number of rows that were NULL for it.
     """
 
     metric: str
@@ -109,7 +112,7 @@ def trend(
         window: The time asked about.
         now: The time of the question, for the age of the newest sample.
         gpus: Only these GPU indexes; all where empty.
-        points: At most so many buckets.
+        points: At most so many buckets, and one more where the window is not aligned to them.
 
     Raises:
         UnknownMetricError: There is no such metric.
@@ -120,9 +123,9 @@ def trend(
     with source.engine([wanted.kind.name], start_us=window.start_us, end_us=window.end_us) as engine:
         _check_gpus(engine, wanted, window, gpus)
         rows = engine.query(_trend_sql(engine, wanted, gpus), **_parameters(window, gpus), step=step_s).to_pylist()
-        newest_us, absent = _newest_and_absent(engine, wanted, window, gpus)
+        absent = {} if rows else _absent(engine, wanted, window, gpus)
     buckets = range(window.start_us // (step_s * 1_000_000), (window.end_us - 1) // (step_s * 1_000_000) + 1)
-    series = tuple(_series(wanted, group, buckets, window) for group in _grouped(rows))
+    series = _all_series(wanted, rows, buckets, window)
     return Trend(
         metric=wanted.name,
         unit=wanted.unit,
@@ -131,9 +134,9 @@ def trend(
         step_s=step_s,
         first_point_at=datetime.fromtimestamp(buckets.start * step_s, window.start.tzinfo),
         coverage=_mean_coverage(wanted, series),
-        newest_age_s=None if newest_us is None else now.timestamp() - newest_us / 1e6,
+        newest_age_s=now.timestamp() - max(row["newest_us"] for row in rows) / 1e6 if rows else None,
         series=series,
-        absent={} if series else absent,
+        absent=absent,
     )
 
 
@@ -151,16 +154,16 @@ def _parameters(window: Window, gpus: Sequence[int]) -> dict[str, Any]:
 
 
 def _trend_sql(engine: Engine, metric: Metric, gpus: Sequence[int]) -> str:
-    keys = ("host", *metric.kind.series)
+    keys = _keys(metric)
+    interval_s = metric.kind.expected_every_seconds
     return sql_text("trend_of_counter" if metric.is_counter else "trend_of_gauge").format(
         keys=", ".join(keys),
-        first_key=metric.kind.series[0] if metric.kind.series else "host",
-        label=_label_column(metric),
+        same_series=" and ".join(f"statistic.{key} is not distinct from point.{key}" for key in keys),
+        name=_NAMES.get(metric.kind.name, "host"),
         value=metric.column.name,
-        interval="interval_seconds" if metric.kind.expected_every_seconds else "cast(null as double)",
+        interval=f"coalesce(interval_seconds, {interval_s})" if interval_s else "0.0",
         relation=engine.relation(metric.kind.name),
-        start=engine.parameter("start", "time"),
-        end=engine.parameter("end", "time"),
+        in_window=in_window(engine),
         filter=_gpu_filter(engine, gpus),
         p50=engine.quantile("value", 0.5),
         p95=engine.quantile("value", 0.95),
@@ -170,14 +173,17 @@ def _trend_sql(engine: Engine, metric: Metric, gpus: Sequence[int]) -> str:
     )
 
 
-def _label_column(metric: Metric) -> str:
-    labels = {
-        "gpu_sample": "gpu_index",
-        "process_sample": "name",
-        "request": "operation",
-        "server_sample": "model",
-    }
-    return f"cast({labels.get(metric.kind.name, 'host')} as varchar)"
+_NAMES: Mapping[str, str] = {
+    "gpu_sample": "gpu_index",
+    "process_sample": "name",
+    "request": "operation",
+    "server_sample": "model",
+}
+"""The column that names a series for a person, where it is not the host."""
+
+
+def _keys(metric: Metric) -> tuple[str, ...]:
+    return ("host", *metric.kind.series)
 
 
 def _gpu_filter(engine: Engine, gpus: Sequence[int]) -> str:
@@ -189,74 +195,71 @@ def _check_gpus(engine: Engine, metric: Metric, window: Window, gpus: Sequence[i
         return
     if "gpu_index" not in metric.kind.by_name:
         raise UnknownGpuError(f"{metric.name} is not measured per GPU", "ask for it without a GPU")
-    sql = f"select distinct gpu_index from {engine.relation(metric.kind.name)} where {_in_window(engine)} order by 1"
-    known = [row["gpu_index"] for row in engine.query(sql, start=window.start_us, end=window.end_us).to_pylist()]
+    sql = sql_text("gpu_indexes").format(relation=engine.relation(metric.kind.name), in_window=in_window(engine))
+    known = engine.query(sql, start=window.start_us, end=window.end_us)["gpu_index"].to_pylist()
     unknown = [gpu for gpu in gpus if gpu not in known]
     if unknown and known:
         names = ", ".join(map(str, known))
         raise UnknownGpuError(f"There is no GPU {unknown[0]} in this window", f"it has GPU {names}")
 
 
-def _in_window(engine: Engine) -> str:
-    return f"observed_at >= {engine.parameter('start', 'time')} and observed_at < {engine.parameter('end', 'time')}"
-
-
-def _newest_and_absent(
-    engine: Engine, metric: Metric, window: Window, gpus: Sequence[int]
-) -> tuple[int | None, dict[str, int]]:
-    has_reasons = "absence" in metric.kind.by_name
-    reasons = "absence" if has_reasons else "cast(null as varchar)"
-    sql = (
-        f"select {reasons} as reasons, {metric.column.name} is null as is_null, count(*) as n, "
-        f"max({engine.epoch_us('observed_at')}) as newest_us "
-        f"from {engine.relation(metric.kind.name)} where {_in_window(engine)} and {_gpu_filter(engine, gpus)} "
-        "group by all"
+def _absent(engine: Engine, metric: Metric, window: Window, gpus: Sequence[int]) -> dict[str, int]:
+    """Why rows lack the metric: reason to number of rows."""
+    sql = sql_text("absent_rows").format(
+        reasons="absence" if "absence" in metric.kind.by_name else "null",
+        relation=engine.relation(metric.kind.name),
+        in_window=in_window(engine),
+        filter=_gpu_filter(engine, gpus),
+        column=metric.column.name,
     )
-    rows = engine.query(sql, **_parameters(window, gpus)).to_pylist()
-    absent: dict[str, int] = {}
-    for row in rows:
-        if row["is_null"]:
-            reason = absence_of(row["reasons"], metric.column.name)
-            absent[reason] = absent.get(reason, 0) + row["n"]
-    return max((row["newest_us"] for row in rows), default=None), absent
+    absent: Counter[str] = Counter()
+    for row in engine.query(sql, **_parameters(window, gpus)).to_pylist():
+        absent[_reason(row["reasons"], metric.column.name)] += row["n"]
+    return dict(absent)
 
 
-def absence_of(reasons: str | None, column: str) -> str:
+def _reason(reasons: str | None, column: str) -> str:
     """Why `column` is NULL in a row with that `absence`: for itself, for its group, or for the whole row."""
     known: dict[str, str] = msgspec.json.decode(reasons) if reasons else {}
     return known.get(column) or known.get(column.split("_", 1)[0]) or known.get("*") or "not_asked"
 
 
-def _grouped(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+def _all_series(
+    metric: Metric, rows: Sequence[Mapping[str, Any]], buckets: range, window: Window
+) -> tuple[TrendSeries, ...]:
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
-        groups.setdefault((row["label"], row["series"]), []).append(row)
-    return list(groups.values())
-
-
-def _series(metric: Metric, rows: list[dict[str, Any]], buckets: range, window: Window) -> TrendSeries:
-    first = rows[0]
-    by_bucket = {row["bucket"]: row["bucket_value"] for row in rows}
-    numbers = {name: first[name] for name in ("n", "min", "avg", "p50", "p95", "max", "last", "increase")}
-    slope = first["slope_per_hour"]
-    return TrendSeries(
-        label=first["label"] if metric.kind.series else "",
-        series=str(first["series"]),
-        slope_per_hour=None if slope is None or math.isnan(slope) else slope,
-        coverage=_coverage(metric, first["covered_seconds"], window),
-        points=tuple(by_bucket.get(bucket) for bucket in buckets),
-        **numbers,
+        groups.setdefault(tuple(row[key] for key in _keys(metric)), []).append(row)
+    series = [_series(metric, group, buckets, window) for group in groups.values()]
+    series.sort(key=lambda one: (int(one.label) if one.label.isdecimal() else math.inf, one.label, one.series))
+    shared = {label for label, times in Counter(one.label for one in series).items() if times > 1}
+    return tuple(
+        replace(one, label=f"{one.label} {one.series}".strip()) if one.label in shared else one for one in series
     )
 
 
-def _coverage(metric: Metric, covered_seconds: float | None, window: Window) -> float | None:
-    if not metric.kind.expected_every_seconds:
-        return None
-    return min(1.0, float(covered_seconds or 0.0) / window.seconds)
+def _series(metric: Metric, rows: Sequence[Mapping[str, Any]], buckets: range, window: Window) -> TrendSeries:
+    first = rows[0]
+    name = first["newest_name"] if metric.kind.series else None
+    identity = (first[key] for key in metric.kind.series or ("host",))
+    by_bucket = {row["bucket"]: row["bucket_value"] for row in rows}
+    slope = first["slope_per_hour"]
+    return TrendSeries(
+        label="" if name is None else str(name),
+        series=" ".join(str(part) for part in identity if part is not None),
+        slope_per_hour=None if slope is None or math.isnan(slope) else slope,
+        increase=first.get("increase"),
+        coverage=_coverage(metric, first["covered_seconds"], window),
+        points=tuple(by_bucket.get(bucket) for bucket in buckets),
+        **{figure: first[figure] for figure in ("n", "min", "avg", "p50", "p95", "max", "last")},
+    )
+
+
+def _coverage(metric: Metric, covered_seconds: float, window: Window) -> float | None:
+    return min(1.0, covered_seconds / window.seconds) if metric.kind.expected_every_seconds else None
 
 
 def _mean_coverage(metric: Metric, series: Sequence[TrendSeries]) -> float | None:
     if not metric.kind.expected_every_seconds:
         return None
-    shares = [one.coverage or 0.0 for one in series]
-    return sum(shares) / len(shares) if shares else 0.0
+    return sum(one.coverage or 0.0 for one in series) / len(series) if series else 0.0

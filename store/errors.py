@@ -6,6 +6,7 @@ GpuledgerError                 exit 1   any problem found
 │   ├── NotALedgerError                 the folder holds something else
 │   └── (query) WindowError, UnknownMetricError, UnknownGpuError, SqlRefusedError …
 ├── NoDataError                exit 3   the question is fine, nothing was recorded
+│   └── NoLedgerError                   nothing was ever recorded there
 ├── LedgerHeldError            exit 4   another collector writes this ledger
 └── LedgerUnusableError        exit 1   read-only, damaged, or written by a newer gpuledger
 ```
@@ -44,6 +45,10 @@ class NoDataError(GpuledgerError):
     exit_code = 3
 
 
+class NoLedgerError(NoDataError):
+    pass
+
+
 class LedgerHeldError(GpuledgerError):
     exit_code = 4
 
@@ -61,7 +66,7 @@ def nearest(wanted: str, known: Iterable[str]) -> str | None:
         return max(whole, 0.95 * beginning)
 
     best = max(known, key=likeness, default=None)
-    return best if best is not None and likeness(best) >= 0.6 else None
+    return best if wanted and best is not None and likeness(best) >= 0.6 else None
 
 
 def did_you_mean(wanted: str, known: Iterable[str], otherwise: str) -> str:

@@ -188,7 +188,7 @@ _SAMPLE_FIELDS = (
     _label(
         "counter_epoch",
         "int32",
-        "Changes when the counters of this row restarted (driver reload, GPU reset, reboot): "
+        "Changes when the counters of this row restarted (driver reload, GPU reset, start of the collector): "
         "differences are taken within one epoch.",
     ),
     _label("absence", "json", "Why values of this row are NULL: an object from field to reason."),
@@ -289,12 +289,12 @@ GPU_SAMPLE = Kind(
         _active("fp16_active", "Share of time the FP16 pipe was active.", 13, "DCGM_FI_PROF_PIPE_FP16_ACTIVE"),
         # Memory
         _state("memory_kind", "string", "dedicated, or unified where GPU and host share one memory.", "nvmlDeviceGetMemoryInfo"),
-        _gauge("memory_used_bytes", "int64", "Allocated device memory; on unified memory the sum over the GPU's processes.", "nvmlDeviceGetMemoryInfo_v2.used", dcgm="DCGM_FI_DEV_FB_USED", otel="hw.gpu.memory.usage"),
+        _gauge("memory_used_bytes", "int64", "Allocated device memory; before driver 510 with what is reserved; on unified memory the sum over the GPU's processes.", "nvmlDeviceGetMemoryInfo_v2.used", dcgm="DCGM_FI_DEV_FB_USED", otel="hw.gpu.memory.usage"),
         _gauge("memory_total_bytes", "int64", "Total physical device memory; on unified memory the host's MemTotal.", "nvmlDeviceGetMemoryInfo_v2.total", dcgm="DCGM_FI_DEV_FB_TOTAL", otel="hw.gpu.memory.limit"),
         _gauge("memory_free_bytes", "int64", "Unallocated device memory.", "nvmlDeviceGetMemoryInfo_v2.free", dcgm="DCGM_FI_DEV_FB_FREE"),
         _gauge("memory_reserved_bytes", "int64", "Device memory reserved for system use by driver or firmware.", "nvmlDeviceGetMemoryInfo_v2.reserved", dcgm="DCGM_FI_DEV_FB_RESERVED"),
         _gauge("memory_available_bytes", "int64", "On unified memory, what the GPU could still get: the host's MemAvailable.", "/proc/meminfo MemAvailable"),
-        _gauge("memory_process_bytes", "int64", "Sum of the memory of the processes on this GPU.", "nvmlDeviceGetComputeRunningProcesses_v3"),
+        _gauge("memory_process_bytes", "int64", "Sum of the memory of the processes on this GPU, computing and drawing.", "nvmlDeviceGetComputeRunningProcesses_v3"),
         _gauge("bar1_used_bytes", "int64", "Used BAR1 memory.", "nvmlDeviceGetBAR1MemoryInfo", dcgm="DCGM_FI_DEV_BAR1_USED"),
         _gauge("bar1_total_bytes", "int64", "Total BAR1 memory.", "nvmlDeviceGetBAR1MemoryInfo", dcgm="DCGM_FI_DEV_BAR1_TOTAL"),
         # Temperature
@@ -384,9 +384,9 @@ SYSTEM_SAMPLE = Kind(
         _cpu("softirq", "CPU time in software interrupts."),
         _cpu("steal", "CPU time taken by other guests of the hypervisor."),
         _cpu("idle", "CPU time idle."),
-        _gauge("cpu_count", "int32", "Logical CPUs online.", "/proc/stat"),
-        _gauge("cpu_frequency_hertz", "int64", "Mean current frequency over the CPUs.", "cpufreq"),
-        _gauge("cpu_temperature_celsius", "float32", "Hottest CPU sensor.", "hwmon"),
+        _gauge("cpu_count", "int32", "Logical CPUs online.", "/proc/stat", family=Family("dgx_cpu_logical")),
+        _gauge("cpu_frequency_hertz", "int64", "Mean current frequency over the CPUs; read every 5 s.", "cpufreq"),
+        _gauge("cpu_temperature_celsius", "float32", "Hottest sensor of the CPU; read every 5 s.", "hwmon"),
         _gauge("load_1m_count", "float32", "Tasks running or waiting for CPU or disk, mean over 1 minute.", "/proc/loadavg"),
         _gauge("load_5m_count", "float32", "The same over 5 minutes.", "/proc/loadavg"),
         _gauge("load_15m_count", "float32", "The same over 15 minutes.", "/proc/loadavg"),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import apsw
 
-from store.errors import LedgerUnusableError, NotALedgerError
+from store.errors import LedgerUnusableError, NoLedgerError, NotALedgerError
 from store.files import make_folder
 
 APPLICATION_ID = 0x67706C64  # "gpld"
@@ -73,20 +73,21 @@ def open_head_for_reading(folder: Path) -> apsw.Connection:
     """Open the head read-only, beside any number of other readers and appenders.
 
     Raises:
-        NotALedgerError: There is no ledger in the folder.
+        NoLedgerError: There is no ledger in the folder.
+        NotALedgerError: The folder holds something that is no ledger.
         LedgerUnusableError: It cannot be read, is damaged, or was written by a newer gpuledger.
     """
     _check_folder(folder)
     path = folder / HEAD_NAME
     if not _exists(path):
-        raise NotALedgerError(
+        raise NoLedgerError(
             f"There is no ledger in {folder}", "start one with 'gpuledger up', or name its folder with --data"
         )
     try:
         connection = _configured(_connect_read_only(path))
         _check_identity(connection, folder)
         if not connection.pragma("user_version"):
-            raise NotALedgerError(f"The ledger in {folder} has not been begun", "start it with 'gpuledger up'")
+            raise NoLedgerError(f"The ledger in {folder} has not been begun", "start it with 'gpuledger up'")
     except (apsw.CantOpenError, apsw.PermissionsError, apsw.AuthError) as error:
         raise LedgerUnusableError(
             f"The ledger {folder} cannot be read ({_reason(error)})", "run as a user who may read it"

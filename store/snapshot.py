@@ -47,7 +47,8 @@ class LedgerReader:
     """A ledger open for reading, beside any number of other readers and appenders.
 
     Raises:
-        NotALedgerError: There is no ledger in the folder.
+        NoLedgerError: There is no ledger in the folder.
+        NotALedgerError: The folder holds something that is no ledger.
         LedgerUnusableError: It cannot be read, is damaged, or was written by a newer gpuledger.
     """
 

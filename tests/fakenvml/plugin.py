@@ -1,4 +1,4 @@
-"""A GPU machine for tests: the stand-in NVML library of fake_nvml.c and the scenario that drives it.
+"""A GPU machine for tests: the stand-in NVML library in C beside this file and the scenario that drives it.
 
 The dynamic loader reads LD_LIBRARY_PATH when a process starts, so the library is for subprocesses:
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).with_name("fake_nvml.c")
+SOURCES = sorted(Path(__file__).parent.glob("*.c"))
 LIBRARY_NAME = "libnvidia-ml.so.1"  # what pynvml loads
 TWO_IDLE_GPUS = "gpu 0\ngpu 1\n"
 
@@ -31,11 +31,11 @@ def build(folder: Path, *, old_driver: bool = False) -> Path:
     """Compile the stand-in into the folder and return the library; old_driver leaves later symbols out."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
-        raise NoCompilerError(f"building {SOURCE} needs cc or gcc on PATH: apt-get install gcc")
+        raise NoCompilerError(f"building {SOURCES[0].parent} needs cc or gcc on PATH: apt-get install gcc")
     library = folder / LIBRARY_NAME
     options = ["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", f"-Wl,-soname,{LIBRARY_NAME}"]
     options += ["-DOLD_DRIVER"] if old_driver else []
-    subprocess.run([compiler, *options, "-o", library, SOURCE], check=True)
+    subprocess.run([compiler, *options, "-o", library, *SOURCES], check=True)
     return library
 
 

@@ -1,100 +1,9 @@
 """The stand-in NVML library, asked through the real nvidia-ml-py in a process of its own."""
 
-import json
 import shutil
-import subprocess
-import sys
 import time
 
 import pytest
-
-# Runs and evaluates what the test sends, one line of JSON each way. `gpu(i)` is the handle by index; an error
-# of pynvml comes back as the name of its class, a structure as its fields, a handle as its UUID.
-WORKER = """
-import ctypes, json, sys, threading
-import pynvml
-from pynvml import *
-
-UNION = ["dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal"]
-
-def plain(value):
-    if isinstance(value, c_nvmlFieldValue_t):
-        read = getattr(value.value, UNION[value.valueType])
-        return [value.fieldId, value.scopeId, value.nvmlReturn, value.valueType, read]
-    if isinstance(value, ctypes.Structure):
-        return {name: plain(getattr(value, name)) for name, *_ in value._fields_}
-    if isinstance(value, ctypes._Pointer):
-        return nvmlDeviceGetUUID(value)
-    if isinstance(value, nvmlFriendlyObject):
-        return vars(value)
-    if isinstance(value, (ctypes.Array, list, tuple)):
-        return [plain(item) for item in value]
-    return value.decode() if isinstance(value, bytes) else value
-
-def gpu(index):
-    return nvmlDeviceGetHandleByIndex(index)
-
-def call(symbol, *arguments):
-    return getattr(pynvml.nvmlLib, symbol)(*arguments)
-
-for line in sys.stdin:
-    request = json.loads(line)
-    try:
-        exec(request["run"])
-        answer = plain(eval(request["ask"]))
-    except (NVMLError, NVMLLibraryMismatchError) as error:
-        answer = type(error).__name__
-    print(json.dumps(answer), flush=True)
-"""
-
-
-class Nvml:
-    """A process with pynvml loaded, which stays between questions so that the machine can change under it."""
-
-    def __init__(self, environment):
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", WORKER],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def ask(self, expression, run=""):
-        self._process.stdin.write(json.dumps({"run": run, "ask": expression}) + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        assert answer, self._process.stderr.read()
-        return json.loads(answer)
-
-    def run(self, statements):
-        assert self.ask("None", run=statements) is None
-
-    def close(self):
-        return self._process.communicate(timeout=60)[1]
-
-
-@pytest.fixture
-def started():
-    """Start a client in an environment; all of them end with the test."""
-    clients = []
-
-    def start(environment):
-        clients.append(Nvml(environment))
-        return clients[-1]
-
-    yield start
-    for client in clients:
-        client.close()
-
-
-@pytest.fixture
-def nvml(fake_nvml, started):
-    client = started(fake_nvml.environment)
-    client.run("nvmlInit()")
-    return client
-
 
 ONE_BUSY_GPU = """
 driver 570.12.34     # the machine
@@ -110,7 +19,9 @@ gpu 0 power_min_limit_mw=200000 power_max_limit_mw=700001 energy_mj=5000000000 c
 gpu 0 clock_sm=1980 clock_mem=2619 clock_video=1500 max_clock_gr=1981 max_clock_sm=1982
 gpu 0 max_clock_mem=3201 max_clock_video=1545 pstate=2 reasons=0x4 supported_reasons=0x1EF fan=44 fans=2
 gpu 0 ecc=1 mig=0 persistence=1 compute_mode=3 pcie_gen=4 pcie_width=8 max_pcie_gen=5 max_pcie_width=16
-gpu 0 pcie_replay=6 event_types=0x800f
+gpu 0 pcie_replay=6 event_types=0x800f pcie_tx_kb_per_s=1234 pcie_rx_kb_per_s=5678 fan_min=30 fan_max=100
+gpu 0 temp_acoustic_min=60 temp_acoustic=83 temp_acoustic_max=91 temp_gps=80 numa_node=1 cpus=0-3,64,66-67
+gpu 0 inforom=G520.0200.00.05 gsp_firmware=570.12
 """
 
 ANSWERS = {
@@ -172,8 +83,8 @@ ANSWERS = {
     "nvmlDeviceGetTemperature(gpu(0), NVML_TEMPERATURE_GPU)": 52,
     "nvmlDeviceGetTemperatureV(gpu(0), NVML_TEMPERATURE_GPU)": 52,
     "nvmlDeviceGetTemperatureV(gpu(0), 7)": "NVMLError_InvalidArgument",
-    "[nvmlDeviceGetTemperatureThreshold(gpu(0), kind) for kind in range(4)]": [97, 94, 95, 87],
-    "nvmlDeviceGetTemperatureThreshold(gpu(0), 7)": "NVMLError_InvalidArgument",
+    "[nvmlDeviceGetTemperatureThreshold(gpu(0), kind) for kind in range(8)]": [97, 94, 95, 87, 60, 83, 91, 80],
+    "nvmlDeviceGetTemperatureThreshold(gpu(0), NVML_TEMPERATURE_THRESHOLD_COUNT)": "NVMLError_InvalidArgument",
     "nvmlDeviceGetMarginTemperature(gpu(0))": 35,
     "[nvmlDeviceGetClockInfo(gpu(0), domain) for domain in range(4)]": [1900, 1980, 2619, 1500],
     "[nvmlDeviceGetMaxClockInfo(gpu(0), domain) for domain in range(4)]": [1981, 1982, 3201, 1545],
@@ -193,6 +104,7 @@ ANSWERS = {
     "nvmlDeviceGetFanSpeed_v2(gpu(0), 1)": 44,
     "nvmlDeviceGetFanSpeed_v2(gpu(0), 2)": "NVMLError_InvalidArgument",
     "nvmlDeviceGetNumFans(gpu(0))": 2,
+    "nvmlDeviceGetMinMaxFanSpeed(gpu(0))": [30, 100],
     "nvmlDeviceGetEccMode(gpu(0))": [1, 1],
     "nvmlDeviceGetMigMode(gpu(0))": [0, 0],
     "nvmlDeviceGetPersistenceMode(gpu(0))": 1,
@@ -202,6 +114,15 @@ ANSWERS = {
     "nvmlDeviceGetMaxPcieLinkGeneration(gpu(0))": 5,
     "nvmlDeviceGetMaxPcieLinkWidth(gpu(0))": 16,
     "nvmlDeviceGetPcieReplayCounter(gpu(0))": 6,
+    "[nvmlDeviceGetPcieThroughput(gpu(0), counter) for counter in range(2)]": [1234, 5678],
+    "nvmlDeviceGetPcieThroughput(gpu(0), NVML_PCIE_UTIL_COUNT)": "NVMLError_InvalidArgument",
+    "nvmlDeviceGetNumaNodeId(gpu(0))": 1,
+    "nvmlDeviceGetCpuAffinity(gpu(0), 3)": [0b1111, 0b1101, 0],
+    "nvmlDeviceGetCpuAffinity(gpu(0), 1)": [0b1111],
+    "nvmlDeviceGetCpuAffinityWithinScope(gpu(0), 2, NVML_AFFINITY_SCOPE_SOCKET)": [0b1111, 0b1101],
+    "nvmlDeviceGetCpuAffinityWithinScope(gpu(0), 2, 2)": "NVMLError_InvalidArgument",
+    "nvmlDeviceGetGspFirmwareVersion(gpu(0))": "570.12",
+    "nvmlDeviceGetInforomImageVersion(gpu(0))": "G520.0200.00.05",
     "nvmlDeviceGetSupportedEventTypes(gpu(0))": 0x800F,
     "nvmlDeviceGetComputeRunningProcesses(gpu(0))": [],
 }
@@ -224,6 +145,12 @@ def test_two_idle_h200_are_there_without_a_scenario(fake_nvml, started):
 
 NOT_SUPPORTED = {
     "fan=none": "nvmlDeviceGetFanSpeed(gpu(0))",
+    "fan_max=none": "nvmlDeviceGetMinMaxFanSpeed(gpu(0))",
+    "temp_acoustic=none": "nvmlDeviceGetTemperatureThreshold(gpu(0), NVML_TEMPERATURE_THRESHOLD_ACOUSTIC_CURR)",
+    "numa_node=none": "nvmlDeviceGetNumaNodeId(gpu(0))",
+    "cpus=none": "nvmlDeviceGetCpuAffinity(gpu(0), 1)",
+    "inforom=none": "nvmlDeviceGetInforomImageVersion(gpu(0))",
+    "gsp_firmware=none": "nvmlDeviceGetGspFirmwareVersion(gpu(0))",
     "mig=none": "nvmlDeviceGetMigMode(gpu(0))",
     "serial=none": "nvmlDeviceGetSerial(gpu(0))",
     "util=none": "nvmlDeviceGetUtilizationRates(gpu(0))",
@@ -260,7 +187,11 @@ gpu 0 nvlink_tx=138 nvlink_rx=139 ecc_corrected_volatile=1003 ecc_uncorrected_vo
 gpu 0 ecc_corrected_aggregate=1005 ecc_uncorrected_aggregate=1006 retired_sbe=29 retired_dbe=30
 gpu 0 retired_pending=1 remapped_correctable=142 remapped_uncorrectable=143 remapped_pending=1
 gpu 0 remapped_failed=0 recovery_action=2 tlimit_shutdown=-8 tlimit_slowdown=-2 tlimit_mem_max=1
-gpu 0 tlimit_gpu_max=0
+gpu 0 tlimit_gpu_max=0 power_requested_limit_mw=306 bank_remaps_active=3 bank_remaps_inactive=4
+gpu 0 bank_spares_max=5 bank_spares_none=6 bank_remap_pending=1
+nvlink gpu=0 link=0 ecc_errors=160 replays=161 recoveries=162 crc_errors=163 speed_mb_per_s=26562 version=6 \
+  tx_packets=201 tx_bytes=202 rx_packets=203 rx_bytes=204 vl15_dropped=205 malformed=206 overruns=207 \
+  rx_errors=208 rx_remote_errors=209
 """
 UINT, ULL, INT = 1, 3, 5  # nvmlValueType_t
 FIELD_VALUES = {
@@ -286,22 +217,37 @@ FIELD_VALUES = {
     143: (UINT, 143),
     144: (UINT, 1),
     145: (UINT, 0),
+    160: (ULL, 160),
+    161: (ULL, 161),
+    162: (ULL, 162),
+    163: (ULL, 163),
+    164: (UINT, 26562),
+    165: (UINT, 1),
+    166: (UINT, 6),
     185: (UINT, 300),
     186: (UINT, 301),
     187: (UINT, 303),
     188: (UINT, 304),
     189: (UINT, 305),
     190: (UINT, 302),
+    191: (ULL, 9000000000),
+    192: (UINT, 306),
     193: (INT, -8),
     194: (INT, -2),
     195: (INT, 1),
     196: (INT, 0),
     197: (ULL, 197),
     198: (ULL, 198),
+    **{number: (ULL, number) for number in range(201, 210)},
     230: (UINT, 2),
     269: (ULL, 269),
     270: (ULL, 270),
     271: (ULL, 271),
+    303: (UINT, 3),
+    304: (UINT, 4),
+    305: (UINT, 5),
+    306: (UINT, 6),
+    307: (UINT, 1),
 }
 
 
@@ -373,9 +319,7 @@ def test_a_changed_scenario_changes_the_machine_at_the_next_call(fake_nvml, nvml
     seen = [nvml.ask("nvmlDeviceGetUtilizationRates(gpu(0)).gpu")]
     for percent in (10, 11, 12):
         fake_nvml.write("gpu 0 util=99")
-        fake_nvml.write(
-            f"gpu 0 util={percent}"
-        )  # of the same length, within the same tick, often the same inode
+        fake_nvml.write(f"gpu 0 util={percent}")  # of the same length, within the same tick, often the same inode
         seen.append(nvml.ask("nvmlDeviceGetUtilizationRates(gpu(0)).gpu"))
     assert seen == [0, 10, 11, 12]
     assert nvml.ask("nvmlDeviceGetCount()") == 1
@@ -547,52 +491,6 @@ def test_a_hang_ends_after_its_time(fake_nvml, nvml):
     begin = time.monotonic()
     assert nvml.ask("nvmlDeviceGetUtilizationRates(gpu(0)).gpu") == 7
     assert time.monotonic() - begin >= 0.05
-
-
-WAIT = "[(event := nvmlEventSetWait(events, {})).eventType, event.eventData, nvmlDeviceGetUUID(event.device)]"
-
-
-def test_each_new_xid_line_is_one_event_for_who_is_registered(fake_nvml, nvml):
-    machine = "gpu 0 uuid=GPU-a\ngpu 1 uuid=GPU-b\n"
-    fake_nvml.write(machine + "xid gpu=0 code=13")
-    nvml.run("events = nvmlEventSetCreate()")
-    nvml.run("nvmlDeviceRegisterEvents(gpu(0), nvmlEventTypeXidCriticalError, events)")
-    assert nvml.ask(WAIT.format(0)) == "NVMLError_Timeout"  # what was there before is lost
-    fake_nvml.write(machine + "xid gpu=0 code=13\nxid gpu=0 code=79\nxid gpu=1 code=48\nxid gpu=0 code=79")
-    seen = [nvml.ask(WAIT.format(0)) for _ in range(3)]
-    assert seen == [[8, 79, "GPU-a"], [8, 79, "GPU-a"], "NVMLError_Timeout"]
-    nvml.run("nvmlDeviceRegisterEvents(gpu(1), nvmlEventTypeXidCriticalError, events)")
-    fake_nvml.write(machine + "xid gpu=1 code=95")
-    assert [nvml.ask(WAIT.format(0)) for _ in range(2)] == [[8, 95, "GPU-b"], "NVMLError_Timeout"]
-
-
-def test_an_event_wakes_the_one_who_waits_and_lets_others_call_meanwhile(fake_nvml, nvml):
-    nvml.run(
-        "events, seen = nvmlEventSetCreate(), []\n"
-        "nvmlDeviceRegisterEvents(gpu(0), nvmlEventTypeXidCriticalError, events)\n"
-        "thread = threading.Thread(target=lambda: seen.append(nvmlEventSetWait(events, 60000).eventData))\n"
-        "thread.start()"
-    )
-    assert nvml.ask("[nvmlDeviceGetTemperature(gpu(0), 0), seen]") == [28, []]
-    fake_nvml.write("gpu 0\ngpu 1\nxid gpu=0 code=79")
-    assert nvml.ask("seen", run="thread.join()") == [79]
-
-
-def test_waiting_for_no_event_times_out_after_its_time(nvml):
-    nvml.run("events = nvmlEventSetCreate()")
-    begin = time.monotonic()
-    assert nvml.ask("nvmlEventSetWait(events, 50)") == "NVMLError_Timeout"
-    assert time.monotonic() - begin >= 0.05
-
-
-def test_event_types_register_all_or_none_and_a_freed_set_is_invalid(fake_nvml, nvml):
-    fake_nvml.write("gpu 0 event_types=0xB")
-    nvml.run("events = nvmlEventSetCreate()")
-    assert nvml.ask("nvmlDeviceRegisterEvents(gpu(0), 0x8 | 0x4, events)") == "NVMLError_NotSupported"
-    fake_nvml.write("gpu 0 event_types=0xB\nxid gpu=0 code=79")
-    assert nvml.ask("nvmlEventSetWait(events, 0)") == "NVMLError_Timeout"
-    nvml.run("nvmlEventSetFree(events)")
-    assert nvml.ask("nvmlEventSetFree(events)") == "NVMLError_InvalidArgument"
 
 
 LATER_THAN_THE_OLD_DRIVER = [

@@ -19,6 +19,7 @@ class CommandLine:
 
     home: Path
     environment: dict[str, str] = field(default_factory=dict)
+    obeys_permissions: bool = False
 
     @property
     def data(self) -> Path:
@@ -40,7 +41,16 @@ class CommandLine:
         return done
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-P", "-m", "gpuledger", *arguments]
+        # root may write what nobody may: without that power its own files' permissions hold for it too
+        drop_power = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+        return [
+            *(drop_power if self.obeys_permissions and os.getuid() == 0 else []),
+            sys.executable,
+            "-P",
+            "-m",
+            "gpuledger",
+            *arguments,
+        ]
 
     @property
     def variables(self) -> dict[str, str]:

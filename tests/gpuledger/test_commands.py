@@ -188,7 +188,7 @@ def test_a_wrong_call_is_one_sentence_with_its_exit_code_and_changes_nothing(rec
     ],
 )
 def test_without_a_ledger_every_command_says_how_to_begin_one_and_creates_nothing(gpuledger, arguments):
-    assert gpuledger.error(*arguments, code=2) == (
+    assert gpuledger.error(*arguments, code=3) == (
         f"There is no ledger in {gpuledger.data}: start one with 'gpuledger up', or name its folder with --data"
     )
     assert list(gpuledger.home.iterdir()) == []
@@ -238,6 +238,21 @@ def test_a_ledger_that_is_held_is_refused_with_the_holder_and_exit_code_4(record
     assert after == {path: digest for path, digest in before.items() if not path.endswith("collector.lock")}
 
 
+def test_a_read_only_ledger_is_refused_for_recording_and_read_all_the_same(recorded):
+    recorded.obeys_permissions = True
+    recorded.environment = {"GPULEDGER_COLLECTOR__PORT": "0"}
+    for part in (*recorded.data.rglob("*"), recorded.data):
+        part.chmod(0o555 if part.is_dir() else 0o444)
+    before = everything(recorded.data)
+    for command in ("collect", "seal"):
+        sentence = recorded.error(command, code=1)
+        assert sentence.startswith(f"The ledger {recorded.data} cannot be written (")
+        assert sentence.endswith("): make it writable for this user, or name another folder with --data")
+    assert recorded("sql", "select count(*) as n from gpu_sample", "--csv").stdout == "n\n120\n"
+    assert everything(recorded.data) == before
+    recorded.data.chmod(0o755)
+
+
 def test_an_unforeseen_failure_is_one_sentence_too(gpuledger):
     gpuledger.environment = {"XDG_DATA_HOME": "/proc/self/mem/x"}
-    assert "Traceback" not in gpuledger("status", code=2).stderr
+    gpuledger.error("status", code=3)

@@ -76,6 +76,11 @@ def test_what_a_running_recorder_answers(gpuledger):
     with running(gpuledger, "--source", "demo") as (up, url):
         eventually(lambda: json.loads(fetch(f"{url}/healthz")[1])["ticks"] >= 4)
 
+        greeting = (gpuledger.home / "up.log").read_text()
+        assert f"records to {gpuledger.data}" in greeting
+        assert f"{url}/metrics" in greeting
+        assert str(gpuledger.data / "mcp.token") in greeting
+
         status = gpuledger("status").stdout
         assert "recording by pid" in status
         assert "probe    gpu: 3 demo GPUs (made up, seed 0)" in status

@@ -10,7 +10,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from store.errors import LedgerUnusableError, NotALedgerError
+from store.errors import LedgerUnusableError, NoLedgerError, NotALedgerError
 from store.head import open_head, open_head_for_reading
 from store.ledger import Ledger
 from store.snapshot import LedgerReader
@@ -102,7 +102,7 @@ def test_a_ledger_that_lost_its_head_is_not_begun_anew_over_its_events(tmp_path,
 
 def test_reading_where_there_is_no_ledger_says_how_to_begin_one_and_creates_nothing(tmp_path):
     missing = tmp_path / "nowhere"
-    with pytest.raises(NotALedgerError) as refusal:
+    with pytest.raises(NoLedgerError) as refusal:
         LedgerReader(missing)
     assert str(refusal.value) == (
         f"There is no ledger in {missing}: start one with 'gpuledger up', or name its folder with --data"
@@ -129,7 +129,7 @@ def test_a_head_that_was_only_begun_is_finished(folder):
     connection = apsw.Connection(str(folder / "head.sqlite"))
     connection.pragma("journal_mode", "wal")
     connection.close()
-    with pytest.raises(NotALedgerError, match="has not been begun"):
+    with pytest.raises(NoLedgerError, match="has not been begun"):
         LedgerReader(folder)
     Ledger(folder).close()
     LedgerReader(folder).close()

@@ -1,0 +1,184 @@
+"""/metrics, parsed back: what a scraper gets of the newest tick."""
+
+from dataclasses import replace
+
+import prometheus_client.openmetrics.parser
+import prometheus_client.parser
+import pytest
+
+from collector.clock import Now
+from collector.demo import DemoProbe
+from collector.exposition import LiveCollector, expose
+from collector.sampler import Latest
+from store.derivations import prometheus_families
+from store.events import GPU_SAMPLE, SYSTEM_SAMPLE, Event
+
+NOW = Now(monotonic_s=10.0, boottime_s=20.0, wall_us=1_795_435_200_250_000)
+TEXT = "text/plain;version=0.0.4"
+OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
+PARSERS = {
+    TEXT: prometheus_client.parser.text_string_to_metric_families,
+    OPENMETRICS: prometheus_client.openmetrics.parser.text_string_to_metric_families,
+}
+
+GPU_ROW = {
+    "gpu_uuid": "GPU-a",
+    "gpu_index": 0,
+    "interval_seconds": 1.0,
+    "counter_epoch": 1,
+    "up": True,
+    "driver_sampled_at": NOW.wall_us,
+    "utilization_percent": 0,
+    "memory_kind": "dedicated",
+    "memory_used_bytes": 40_000_000_000,
+    "power_watts": 612.345,
+    "energy_joules": 5000.123,
+    "clock_sm_hertz": 1_980_000_000,
+    "clock_memory_hertz": 3_201_000_000,
+    "clock_event_reasons_bitmask": 0x24,
+    "throttle_sw_power_cap_seconds": 1.5,
+    "ecc_corrected_volatile_count": 3,
+    "ecc_uncorrected_aggregate_count": 4,
+    "remapped_rows_corrected_count": 5,
+    "row_remap_pending": False,
+    "pcie_tx_bytes": 111,
+    "nvlink_rx_bytes": 222,
+    "absence": {"fan_speed_percent": "not_supported"},
+}
+LOST_ROW = {"gpu_uuid": "GPU-b", "gpu_index": 1, "counter_epoch": 1, "up": False, "absence": {"*": "lost"}}
+HOST_ROW = {"cpu_utilization_percent": 12.5, "context_switches_count": 9, "pressure_io_some_seconds": 0.25}
+INVENTORY = {
+    "": {"subject": "host", "name": "box"},
+    "GPU-a": {
+        "gpu_index": 0,
+        "name": 'the "big"\\one\nof two',
+        "source": "nvml",
+        "driver_version": "580.95.05",
+        "memory_kind": "dedicated",
+    },
+    "GPU-b": {"gpu_index": 1, "name": "NVIDIA H200", "source": "nvml"},
+}
+A, B = (("gpu", "0"), ("uuid", "GPU-a")), (("gpu", "1"), ("uuid", "GPU-b"))
+LATEST = Latest(
+    now=NOW,
+    events=[
+        Event("system_sample", NOW.wall_us, HOST_ROW),
+        Event("gpu_sample", NOW.wall_us, GPU_ROW),
+        Event("gpu_sample", NOW.wall_us, LOST_ROW),
+        Event("ledger_event", NOW.wall_us, {"event": "probe_status"}),
+    ],
+    inventory=INVENTORY,
+    ticks=7,
+    missed_ticks=2,
+    append_failures=1,
+    dropped_events=3,
+)
+
+OWN = {
+    ("dgx_collector_build_info", (("version", "1.2.3"),)): 1.0,
+    ("dgx_collector_ticks_total", ()): 7.0,
+    ("dgx_collector_missed_ticks_total", ()): 2.0,
+    ("dgx_collector_append_failures_total", ()): 1.0,
+    ("dgx_collector_dropped_events_total", ()): 3.0,
+    ("dgx_collector_last_sample_timestamp_seconds", ()): 1_795_435_200.25,
+}
+
+
+def scrape(latest, accept=TEXT, *, is_fresh=True):
+    body, content_type = expose(LiveCollector(lambda: latest, lambda: is_fresh, "1.2.3"), accept)
+    assert content_type.split(";")[0] == accept.split(";")[0]
+    return list(PARSERS[accept](body.decode()))
+
+
+def samples(families):
+    found = [
+        ((sample.name, tuple(sorted(sample.labels.items()))), sample.value)
+        for family in families
+        for sample in family.samples
+    ]
+    assert len(dict(found)) == len(found)
+    return dict(found)
+
+
+def labelled(name, gpu, /, **labels):
+    return name, tuple(sorted((*gpu, *labels.items())))
+
+
+@pytest.mark.parametrize("accept", PARSERS)
+def test_a_scrape_is_the_newest_ticks_values_and_nothing_else(accept):
+    active = {"sw_power_cap", "sw_thermal_slowdown"}
+    reasons = GPU_SAMPLE.by_name["clock_event_reasons_bitmask"].bits.values()
+    info = {"name": 'the "big"\\one\nof two', "source": "nvml", "driver_version": "580.95.05"}
+    info_b = {"name": "NVIDIA H200", "source": "nvml", "driver_version": "", "memory_kind": ""}
+    assert samples(scrape(LATEST, accept)) == {
+        **OWN,
+        labelled("dgx_gpu_info", A, memory_kind="dedicated", **info): 1.0,
+        labelled("dgx_gpu_info", B, **info_b): 1.0,
+        labelled("dgx_gpu_up", A): 1.0,
+        labelled("dgx_gpu_up", B): 0.0,
+        labelled("dgx_gpu_utilization_percent", A): 0.0,
+        labelled("dgx_gpu_memory_used_bytes", A): 40_000_000_000.0,
+        labelled("dgx_gpu_power_usage_watts", A): 612.345,
+        labelled("dgx_gpu_energy_joules_total", A): 5000.123,
+        labelled("dgx_gpu_clock_hertz", A, domain="sm"): 1_980_000_000.0,
+        labelled("dgx_gpu_clock_hertz", A, domain="memory"): 3_201_000_000.0,
+        **{labelled("dgx_gpu_throttle_active", A, reason=one): float(one in active) for one in reasons},
+        labelled("dgx_gpu_throttle_seconds_total", A, reason="sw_power_cap"): 1.5,
+        labelled("dgx_gpu_ecc_errors_total", A, type="corrected", scope="volatile"): 3.0,
+        labelled("dgx_gpu_ecc_errors_total", A, type="uncorrected", scope="aggregate"): 4.0,
+        labelled("dgx_gpu_remapped_rows_corrected", A): 5.0,
+        labelled("dgx_gpu_row_remap_pending", A): 0.0,
+        labelled("dgx_gpu_pcie_bytes_total", A, direction="tx"): 111.0,
+        labelled("dgx_gpu_nvlink_bytes_total", A, direction="rx"): 222.0,
+        ("dgx_cpu_utilization_percent", ()): 12.5,
+        ("dgx_context_switches_total", ()): 9.0,
+        ("dgx_pressure_seconds_total", (("resource", "io"), ("share", "some"))): 0.25,
+    }
+
+
+@pytest.mark.parametrize("accept", PARSERS)
+@pytest.mark.parametrize("kind", [GPU_SAMPLE, SYSTEM_SAMPLE], ids=lambda kind: kind.name)
+def test_every_declared_family_has_help_and_type_and_a_counter_ends_in_total_once(kind, accept):
+    exposed = [column for family in prometheus_families(kind) for column, _ in family.members]
+    row = {"gpu_uuid": "GPU-a", "gpu_index": 0} | {column.name: n for n, column in enumerate(exposed, start=1000)}
+    latest = Latest(now=NOW, events=[Event(kind.name, NOW.wall_us, row)])
+    families = [family for family in scrape(latest, accept) if not family.name.startswith("dgx_collector_")]
+    assert {family.name: (family.documentation, family.type) for family in families} == {
+        family.name: (family.help, family.type) for family in prometheus_families(kind)
+    }
+    for family in families:
+        ending = "_total" if family.type == "counter" else ""
+        assert {sample.name for sample in family.samples} == {family.name + ending}
+        assert not family.name.endswith("_total")
+    values = [value for (name, _), value in samples(families).items() if name != "dgx_gpu_throttle_active"]
+    bits = [n for n, column in enumerate(exposed, start=1000) if column.bits]
+    assert sorted([*values, *bits]) == [float(n) for n in range(1000, 1000 + len(exposed))]
+
+
+@pytest.mark.parametrize("accept", PARSERS)
+def test_when_sampling_has_stopped_only_the_collectors_own_families_are_left(accept):
+    assert samples(scrape(LATEST, accept, is_fresh=False)) == OWN
+
+
+@pytest.mark.parametrize("accept", PARSERS)
+def test_before_the_first_tick_there_is_nothing_but_zeros_of_its_own(accept):
+    counters = {name: 0.0 for name in OWN if name[0].endswith("_total")}
+    build = ("dgx_collector_build_info", (("version", "1.2.3"),))
+    assert samples(scrape(Latest(), accept)) == {build: 1.0, **counters}
+
+
+def test_a_machine_without_a_gpu_has_no_gpu_family():
+    families = scrape(replace(LATEST, events=LATEST.events[:1], inventory={"": {"subject": "host"}}))
+    assert [family.name for family in families if family.name.startswith("dgx_gpu")] == []
+    assert "dgx_cpu_utilization_percent" in {family.name for family in families}
+
+
+@pytest.mark.parametrize("accept", PARSERS)
+def test_the_demo_is_exposed_as_any_machine_with_its_source_in_the_info(accept):
+    events = DemoProbe(interval_s=1.0).read(NOW)
+    inventory = {event.values["gpu_uuid"]: event.values for event in events if event.kind == "inventory"}
+    found = samples(scrape(Latest(now=NOW, events=events, inventory=inventory), accept))
+    sources = [dict(labels)["source"] for name, labels in found if name == "dgx_gpu_info"]
+    assert sources == ["demo", "demo", "demo"]
+    watts = [event.values["power_watts"] for event in events if event.kind == "gpu_sample"]
+    assert [value for (name, _), value in found.items() if name == "dgx_gpu_power_usage_watts"] == watts

@@ -1,0 +1,141 @@
+"""The SQL of every analysis keeps to what DuckDB and ClickHouse both understand, and understand alike."""
+
+import re
+import string
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from query.catalogue import metrics
+from query.export import export_events
+from query.live import live_state, probe_words
+from query.trends import trend
+from store.derivations import arrow_schema
+from store.events import KINDS
+
+TEXTS = {entry.name: entry.read_text() for entry in files("query").joinpath("sql").iterdir()}
+FRAGMENTS = {
+    *("relation", "in_window", "filter", "epoch_us", "bucket", "hours", "p50", "p95", "probe"),  # by the engine
+    *("keys", "same_series", "name", "value", "interval", "reasons", "column"),  # names of declared columns
+}
+NOT_SHARED = {
+    r"\bmedian\b": "samples on ClickHouse",
+    r"\bquantile\w*\s*\(": "samples on ClickHouse, or has its arguments elsewhere",
+    r"\bapprox_": "is not exact, and not there on ClickHouse",
+    r"\b(arg_max|arg_min)\b": "is max_by and min_by",
+    r"\bpercentile_(cont|disc)\b": "is not there on ClickHouse",
+    r"\btime_bucket\b": "takes its arguments the other way round on ClickHouse",
+    r"\blist\s*\(": "is not there on ClickHouse",
+    r"\btry_cast\b": "is not there on ClickHouse",
+    r"\bcast\s*\(\s*null\b": "is an error on ClickHouse",
+    r"//": "is not there on ClickHouse",
+    r"\b(epoch|epoch_us|epoch_ms|make_timestamptz|to_timestamp)\s*\(": "is not there on ClickHouse",
+    r"\b(tablesample|using\s+sample)\b": "is not there on ClickHouse",
+    r"\brange\s+between\b": "takes no interval on ClickHouse",
+    r"\$\w+": "is how DuckDB alone binds a value",
+}
+
+
+class ListeningEngine:
+    """Writes down what it is asked, in fragments of no engine, and finds nothing."""
+
+    name = "nobody's"
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def relation(self, kind: str) -> str:
+        return f"<{kind}>"
+
+    def quantile(self, value: str, share: float) -> str:
+        return f"<quantile {value} {share}>"
+
+    def bucket(self, time: str, seconds: str) -> str:
+        return f"<bucket {time} {seconds}>"
+
+    def epoch_us(self, time: str) -> str:
+        return f"<epoch {time}>"
+
+    def parameter(self, name: str, kind: str) -> str:
+        return f"<{name} {kind}>"
+
+    def query(self, sql: str, **parameters: Any) -> pa.Table:
+        self.asked.append(sql)
+        places = {name: VALUES[kind] for name, kind in re.findall(r"<(\w+) (time|int|ints|text)>", sql)}
+        assert {name: type(value) for name, value in parameters.items()} == places
+        kind = re.search(r"from <(\w+)>", sql)[1]
+        return pa.table({"message": [None]}) if "message" in sql else arrow_schema(KINDS[kind]).empty_table()
+
+    @contextmanager
+    def engine(self, *_: Any, **__: Any) -> Iterator["ListeningEngine"]:
+        yield self
+
+
+VALUES = {"time": int, "int": int, "ints": list, "text": str}
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory, machine) -> list[str]:
+    """The text of every question that this room asks."""
+    listening, window, now = ListeningEngine(), machine.window(0, 3600), machine.at(3600)
+    for metric in metrics().values():
+        trend(listening, metric.name, window, now=now, gpus=[7] if "gpu_index" in metric.kind.by_name else [])
+    live_state(listening, now=now)
+    probe_words(listening, "gpu")
+    export_events(listening, "request", window, format="csv", path=tmp_path_factory.mktemp("out") / "x.csv")
+    return listening.asked
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_text_begins_by_saying_what_it_asks(name):
+    assert re.match(r"-- [A-Z][^\n]+\n", TEXTS[name])
+    assert TEXTS[name].endswith("\n")
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_text_uses_fragments_that_are_known(name):
+    used = {field for _, field, _, _ in string.Formatter().parse(TEXTS[name]) if field}
+    assert used <= FRAGMENTS
+
+
+def test_no_fragment_is_known_that_no_text_uses():
+    used = {field for text in TEXTS.values() for _, field, _, _ in string.Formatter().parse(text) if field}
+    assert used == FRAGMENTS
+
+
+@pytest.mark.parametrize("form", NOT_SHARED)
+def test_nothing_is_asked_that_the_engines_understand_differently(asked, form):
+    code = [re.sub("--[^\n]*", "", text).lower() for text in (*TEXTS.values(), *asked)]
+    assert [text for text in code if re.search(form, text)] == [], NOT_SHARED[form]
+
+
+def test_the_texts_are_all_that_is_asked_and_all_are_asked(asked):
+    assert {text.split("\n", 1)[0] for text in asked} == {text.split("\n", 1)[0] for text in TEXTS.values()}
+
+
+def test_values_are_bound_and_never_written_into_a_text(asked, machine):
+    edges = (machine.window(0, 3600).start_us, machine.window(0, 3600).end_us)
+    assert [text for text in asked if any(str(edge) in text for edge in edges)] == []
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select median(x)",
+        "select quantile_cont(x, 0.5)",
+        "select quantile(0.5)(x)",
+        "select arg_max(a, b)",
+        "select percentile_cont(0.5) within group (order by x)",
+        "select time_bucket(interval 1 hour, t)",
+        "select approx_quantile(x, 0.5)",
+        "select list(x)",
+        "select try_cast(x as int)",
+        "select a // b",
+    ],
+)
+def test_the_check_notices_each_of_them(sql):
+    assert [form for form in NOT_SHARED if re.search(form, sql)]
