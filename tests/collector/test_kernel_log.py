@@ -50,6 +50,7 @@ BUS = "00000000:1B:00.0"
             XidMessage(BUS, 94, 7194, None, "Contained: CE User Channel (0x9). RST: No, D-RST: No", 5),
         ),
         ("NVRM: Xid (PCI:0000:1b:00 GPU-I:05 GPU-CI:01): 43, pid=7, name=a b, Ch 1", XidMessage(BUS, 43, 7, "a b", "Ch 1", 5, 1)),
+        ("NVRM: Xid (PCI:0000:1b:00 GPU-Q:1): 43, Ch 1", XidMessage(BUS, 43, None, None, "Ch 1")),
         # older, longer and lesser forms
         ("NVRM: Xid (0000:05:00): 13, 0005 00000000 0000502d", XidMessage("00000000:05:00.0", 13, None, None, "0005 00000000 0000502d")),
         ("NVRM: Xid (PCI:00000000:1B:00.0): 45, pid=1, name=x, ", XidMessage(BUS, 45, 1, "x", "")),
@@ -243,14 +244,16 @@ def test_a_log_that_does_not_exist_is_said_to_be_so_and_is_read_once_it_does(mak
     assert log.read_new() == [told(200)]
 
 
-def test_a_log_that_fails_is_given_up_with_what_it_still_said_and_opened_anew(make_log, kmsg, monkeypatch):
-    log = make_log(kmsg)
-    device = Device(monkeypatch, xid_record(300), OSError(errno.EIO, "Input/output error"))
-    assert log.read_new() == [told(300)]
+def test_a_log_that_fails_is_given_up_with_what_it_still_said_and_read_anew_from_then_on(make_log, kmsg, monkeypatch):
+    log = make_log(kmsg, back_fill=True)
+    with monkeypatch.context() as patched:
+        Device(patched, xid_record(300), xid_record(301)[:40], OSError(errno.EIO, "Input/output error"))
+        assert log.read_new() == [told(300)]
     assert log.status() == f"cannot read {kmsg} (Input/output error): Xids come from NVML alone"
-    device.answers = [xid_record(400)]
-    assert log.read_new() == [told(400)]
+    assert log.read_new() == []
     assert log.status() == f"reading {kmsg}"
+    append(kmsg, xid_record(400))
+    assert log.read_new() == [told(400)]
 
 
 def test_a_folder_in_the_logs_place_is_no_exception(make_log, tmp_path):

@@ -72,9 +72,10 @@ static void complain(const char *what, const char *word) {
 /* Cuts the next word out of the line, in place; quotes hold blanks together and vanish. */
 static char *next_word(char **cursor) {
     char *from = *cursor + strspn(*cursor, " \t\r\n"), *word = from, *to = from;
+    int quoted = 0;
     if (!*from || *from == '#')
         return NULL;
-    for (int quoted = 0; *from && (quoted || !strchr(" \t\r\n", *from)); from++) {
+    for (; *from && (quoted || !strchr(" \t\r\n", *from)); from++) {
         if (*from == '"')
             quoted = !quoted;
         else
@@ -82,6 +83,8 @@ static char *next_word(char **cursor) {
     }
     *cursor = *from ? from + 1 : from;
     *to = '\0';
+    if (quoted)
+        complain("a quote has no end", "");
     return word;
 }
 
@@ -191,8 +194,8 @@ static void require(const char *words, const char *given, const char *keyword) {
 static void check(Entry *entry) {
     if (is(entry, "process") && !lists("compute graphics mps", entry->type))
         complain("no such type of process", entry->type);
-    if (is(entry, "samples") && (entry->period_us <= 0 || entry->depth <= 0))
-        complain("neither a period nor a depth can be 0", entry->keyword);
+    if (entry->period_us <= 0 || entry->depth <= 0 || entry->depth > 4096 || entry->placeholders > 4096)
+        complain("a period is above 0, a depth up to 4096", entry->keyword);
     if (lists("field metric mismatch clock_us", entry->keyword))
         entry->id = number(entry->name);
     else if (lists("event sample samples", entry->keyword))
@@ -404,9 +407,14 @@ long long driver_us(void) {
     return standing ? standing->id : time.tv_sec * 1000000LL + time.tv_nsec / 1000;
 }
 
+/* Counters are of 64 bits and wrap. */
+static void add(Gpu *gpu, size_t counter, size_t step) {
+    *number_at(gpu, counter) = (long long)((ull)*number_at(gpu, counter) + (ull)*number_at(gpu, step));
+}
+
 void count_up(Gpu *gpu) {
     for (size_t i = 0; i < LENGTH(counters); i++)
-        *number_at(gpu, counters[i].grown) += *number_at(gpu, counters[i].step);
+        add(gpu, counters[i].grown, counters[i].step);
 }
 
 /* What has counted up goes on counting under the new file, unless the file moved its start. */
@@ -548,7 +556,7 @@ Result enter(const char *function, Device device, Gpu *gpu, const Entry **mig) {
     *gpu = *found;
     for (size_t i = 0; i < LENGTH(counters); i++)
         if (*number_at(gpu, counters[i].start) != ABSENT)
-            *number_at(gpu, counters[i].start) += *number_at(gpu, counters[i].grown);
+            add(gpu, counters[i].start, counters[i].grown);
     if (gpu->mig == 1) /* nvml.h: not supported on MIG-enabled GPUs */
         gpu->util = gpu->mem_util = gpu->encoder_util = gpu->decoder_util = gpu->jpg_util = gpu->ofa_util = ABSENT;
     if (part)

@@ -315,6 +315,12 @@ def test_counters_go_on_under_a_new_scenario_and_restart_only_where_it_moves_the
     assert seen == [1000, 1250, 1500, 1501, 0, 1]
 
 
+def test_a_counter_wraps_at_64_bits(fake_nvml, nvml):
+    fake_nvml.write(f"gpu 0 pcie_tx={2**63 - 1} pcie_tx_step={2**63 - 1}")
+    field = "nvmlDeviceGetFieldValues(gpu(0), [197])[0].value.ullVal"
+    assert [nvml.ask(field) for _ in range(4)] == [2**63 - 1, 2**64 - 2, 2**63 - 3, 2**64 - 4]
+
+
 def test_a_changed_scenario_changes_the_machine_at_the_next_call(fake_nvml, nvml):
     seen = [nvml.ask("nvmlDeviceGetUtilizationRates(gpu(0)).gpu")]
     for percent in (10, 11, 12):
@@ -537,6 +543,8 @@ WRONG_LINES = {
     "xid code=79": "of which gpu: xid",
     "field temp 3": "not a number: temp",
     "pid=3": "no line begins with: pid",
+    'gpu 0 name="NVIDIA H200': "a quote has no end",
+    "xid gpu=0 pid=79": "no such setting: pid",
 }
 
 
