@@ -12,10 +12,9 @@ with reading as (
 ),
 sample as (
     select *,
-           case when total >= total_before and time_us > time_us_before
-                then (total - total_before) / 1.0 end as grown, -- a double; a cast would refuse NULL on ClickHouse
-           case when total >= total_before and time_us > time_us_before
-                then (time_us - time_us_before) / 1000000.0 end as elapsed_seconds,
+           total >= total_before and time_us > time_us_before as is_step,
+           case when is_step then (total - total_before) / 1.0 end as grown, -- a cast would refuse NULL on ClickHouse
+           case when is_step then (time_us - time_us_before) / 1000000.0 end as elapsed_seconds,
            grown / elapsed_seconds as value
     from reading
 ),

@@ -6,7 +6,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector import attribution
@@ -350,6 +350,7 @@ def controls(text):
     return [char for char in text if unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"}]
 
 
+@settings(deadline=None)  # on a busy disk a folder takes its time
 @given(st.fixed_dictionaries(dict.fromkeys((*FILES, "boot"), st.one_of(ANY_BYTES, ODD_TEXT, st.none()))))
 def test_whatever_is_in_the_files_a_description_comes_of_it(contents):
     with tempfile.TemporaryDirectory() as name:
@@ -365,6 +366,7 @@ def test_whatever_is_in_the_files_a_description_comes_of_it(contents):
         assert attributor.describe(7) == told
 
 
+@settings(deadline=None)  # on a busy disk a folder takes its time
 @given(st.lists(st.integers(0, 10**400), min_size=22, max_size=22), ODD_TEXT)
 def test_whatever_numbers_a_stat_has_a_description_comes_of_it(numbers, comm):
     with tempfile.TemporaryDirectory() as name:

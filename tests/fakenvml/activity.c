@@ -41,9 +41,9 @@ static void pass_series(Reader *reader, const Entry *entry) {
         pass(reader, 0, 0, 0);
 }
 
-Result nvmlDeviceGetSamples(Device device, uint type, ull last_seen_us, uint *value_type, uint *count, Sample *samples) {
-    ON_DEVICE(value_type && count && type < 10 && (!samples || *count));
-    Reader reader = {.out = samples, .room = samples ? *count : 0, .value_type = UINT, .last_seen_us = last_seen_us};
+Result nvmlDeviceGetSamples(Device device, uint type, ull last_seen_us, uint *value_type, uint *count, Sample *out) {
+    ON_DEVICE(value_type && count && type < SAMPLE_TYPES && (!out || *count));
+    Reader reader = {.out = out, .room = out ? *count : 0, .value_type = UINT, .last_seen_us = last_seen_us};
     int is_utilization = type >= 1 && type <= 4, is_known = 0;
     for (const Entry *entry = now.entries; entry < now.entries + now.entry_count; entry++) {
         int is_single = !strcmp(entry->keyword, "sample"), is_series = !strcmp(entry->keyword, "samples");
@@ -59,7 +59,7 @@ Result nvmlDeviceGetSamples(Device device, uint type, ull last_seen_us, uint *va
     if (!is_known || (gpu.mig == 1 && is_utilization))
         return NOT_SUPPORTED;
     *value_type = reader.value_type;
-    *count = !reader.any_new ? 0 : samples ? reader.written : reader.buffered;
+    *count = !reader.any_new ? 0 : out ? reader.written : reader.buffered;
     return reader.any_new ? SUCCESS : (Result)gpu.nothing_new;
 }
 
@@ -293,7 +293,7 @@ static void answer_metric(GpmMetric *metric, const Gpu *gpu, long long gi) {
 
 Result nvmlGpmMetricsGet(GpmMetrics *out) {
     ALONE_IN_GPM;
-    ON_MACHINE(out && out->count <= 477 && is_sample(out->sample1) && is_sample(out->sample2));
+    ON_MACHINE(out && out->count <= GPM_METRICS && is_sample(out->sample1) && is_sample(out->sample2));
     const GpmSample *before = out->sample1, *after = out->sample2;
     if (out->version != 1)
         return VERSION_MISMATCH;

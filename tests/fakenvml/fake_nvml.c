@@ -12,19 +12,20 @@
  *   cuda 13000
  *   mismatch 1                    # LIB_RM_VERSION_MISMATCH from all while `driver` is not what it was when this
  *                                 # image of the library was mapped: only unmapping it and loading it anew helps
- *   clock_us 1795435200000000     # the driver's own clock stands there (field values, samples); else it is the real one
+ *   clock_us 1795435200000000     # the driver's own clock stands there (field values, samples); else it goes with ours
  *   gpu 0 uuid=GPU-1b name="NVIDIA H200" util=37 power_mw=312345 energy_mj=1000 energy_step_mj=250
  *   gpu 1 fan=none                # lines of one GPU add up; `none` makes a value NOT_SUPPORTED
  *   gpu 1 lost_after=5            # GPU_IS_LOST from the 6th call with its handle on; a changed number counts anew
+ *   gpu 1 nothing_new=0           # SUCCESS with no samples, not NOT_FOUND, where no sample or process is newer
  *   gpu 2 unified=1               # memory info NOT_SUPPORTED, as on GB10; unified=total0: SUCCESS and total 0
  *   mig gpu=0 gi=1 ci=0 uuid=MIG-a profile=1g.18gb memory_total=18253611008 memory_used=5 sms=16  # turns MIG on
  *   process gpu=0 pid=123 memory=1048576 type=compute   # or graphics, mps; memory=none; gi= ci= for MIG
- *   process gpu=0 pid=124 type=compute sm=40 mem=10 enc=0 dec=0 t_us=5  # with sm= it is in the process utilization too
+ *   process gpu=0 pid=124 type=compute sm=40 mem=10 enc=0 dec=0 t_us=5  # with sm= its utilization is told too
  *   nvlink gpu=0 link=0 state=1 version=6 remote=00000000:1C:00.0 remote_type=0 tx_bytes=5 replays=1
  *   topology gpu=0 peer=1 level=20      # said of both; else two GPUs have only the system in common (50)
  *   retired_page gpu=0 cause=1 address=0x1234000 t_us=5
  *   field 82 3                    # this field id answers this code; gpu=N limits it to one GPU
- *   field 297 0 value=12 type=1   # or this value, for ids that `fields` below lacks or has of another type
+ *   field 297 0 value=12 type=1   # or this value, for ids that the lists below lack or have of another type
  *   fail nvmlInit 9               # a function answers this code; gpu=N as above; `*` is every function
  *   missing nvmlDeviceGetTemperatureV   # the same with FUNCTION_NOT_FOUND: a symbol cannot be taken back
  *   hang nvmlDeviceGetUtilizationRates 30000 gpu=0      # for so many ms, or until the line is gone

@@ -60,7 +60,9 @@ typedef struct { uint id; Result result; double value; const char *short_name, *
 typedef struct { uint version, count; GpmSample *sample1, *sample2; GpmMetric metrics[]; } GpmMetrics;
 typedef struct { uint version, is_supported; } GpmSupport;
 typedef struct { Device device; ull type, data; uint gpu_instance, compute_instance; } EventData;
-#define XID 0x8 /* nvmlEventTypeXidCriticalError */
+#define XID 0x8          /* nvmlEventTypeXidCriticalError */
+#define SAMPLE_TYPES 10  /* NVML_SAMPLINGTYPE_COUNT */
+#define GPM_METRICS 477  /* NVML_GPM_METRIC_MAX */
 
 #define VERSION(structure, number) (sizeof(structure) | (uint)(number) << 24)
 _Static_assert(VERSION(MemoryV2, 2) == 0x02000028, "nvmlMemory_v2");

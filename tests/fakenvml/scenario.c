@@ -118,8 +118,8 @@ static void set(const Setting *setting, void *structure, const char *key, const 
         complain("no such setting", key);
     else if (setting->kind == NUMBER)
         *number_at(structure, setting->offset) = number(value);
-    else
-        snprintf((char *)structure + setting->offset, TEXT_SIZE, "%s", value);
+    else if (snprintf((char *)structure + setting->offset, TEXT_SIZE, "%s", value) >= TEXT_SIZE)
+        complain("too long", key);
 }
 
 /* A value of the line that is being read and will be the scenario's next entry. */
@@ -200,6 +200,10 @@ static void check(Entry *entry) {
         entry->id = number(entry->name);
     else if (lists("event sample samples", entry->keyword))
         entry->id = number(entry->type);
+    if (lists("sample samples", entry->keyword) && (entry->id < 0 || entry->id >= SAMPLE_TYPES))
+        complain("no such type of sample", entry->type);
+    if (is(entry, "event") && entry->id <= 0)
+        complain("no such type of event", entry->type);
     if (is(entry, "field") && *entry->type)
         number(entry->type);
     if (is(entry, "xid")) {
@@ -505,7 +509,9 @@ Result driver_trouble(void) {
     const Entry *mismatch = next_entry("mismatch", ABSENT, &position);
     if (broken)
         return UNKNOWN;
-    return mismatch && mismatch->id && strcmp(loaded_driver, said("driver", DRIVER)) ? LIB_RM_VERSION_MISMATCH : SUCCESS;
+    if (mismatch && mismatch->id && strcmp(loaded_driver, said("driver", DRIVER)))
+        return LIB_RM_VERSION_MISMATCH;
+    return SUCCESS;
 }
 
 Result scripted(const char *function, long long index) {

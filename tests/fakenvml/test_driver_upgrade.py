@@ -21,7 +21,9 @@ NEW = "driver 580.95.05\nmismatch 1\ngpu 0 uuid=GPU-a temp=41\n"
 def nvml(fake_nvml, started):
     fake_nvml.write(OLD)
     client = started(fake_nvml.environment)
-    client.run(f"nvmlInit(); device, events = gpu(0), nvmlEventSetCreate(); version = nvmlSystemGetDriverVersion{UNMAP}")
+    client.run(
+        f"nvmlInit(); device, events = gpu(0), nvmlEventSetCreate(); version = nvmlSystemGetDriverVersion{UNMAP}"
+    )
     return client
 
 

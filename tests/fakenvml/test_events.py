@@ -70,7 +70,9 @@ def test_events_and_xids_are_one_sequence_in_the_order_of_their_lines(fake_nvml,
     machine = "gpu 0 uuid=GPU-a\nevents gpu=0 supported=0x800C\nxid gpu=0 code=13\nevent gpu=0 type=4 data=2\n"
     fake_nvml.write(machine)
     nvml.run(f"events = nvmlEventSetCreate(); {REGISTER.format(0, 0x800C)}")
-    fake_nvml.write(f"{machine}event gpu=0 type=0x8000 data=1\nxid gpu=0 code=79 gi=3 ci=1\nevent gpu=0 type=4 data=0\n")
+    fake_nvml.write(
+        f"{machine}event gpu=0 type=0x8000 data=1\nxid gpu=0 code=79 gi=3 ci=1\nevent gpu=0 type=4 data=0\n"
+    )
     nvml.run("seen = [nvmlEventSetWait(events, 0) for _ in range(3)]")
     fields = "[event.eventType, event.eventData, event.gpuInstanceId, event.computeInstanceId]"
     none = 0xFFFFFFFF
@@ -129,6 +131,7 @@ def test_a_mig_device_registers_no_events(fake_nvml, nvml):
 WRONG_LINES = {
     "event gpu=0 data=5": "of which type: event",
     "event gpu=0 type=xid": "not a number: xid",
+    "event gpu=0 type=0": "no such type of event: 0",
     "event gpu=0 type=8 code=79": "no such setting: code",
     "events gpu=0": "of which supported: events",
 }

@@ -545,6 +545,7 @@ WRONG_LINES = {
     "pid=3": "no line begins with: pid",
     'gpu 0 name="NVIDIA H200': "a quote has no end",
     "xid gpu=0 pid=79": "no such setting: pid",
+    f"gpu 0 name={'x' * 96}": "too long: name",
 }
 
 

@@ -33,7 +33,8 @@ ANSWERS = {
     "nvmlDeviceGetNvLinkRemotePciInfo(gpu(0), 2)": NOT_SUPPORTED,
     "nvmlDeviceGetNvLinkState(gpu(0), 3)": INVALID_ARGUMENT,
     "nvmlDeviceGetNvLinkState(gpu(2), 0)": NOT_SUPPORTED,
-    "[nvmlDeviceGetTopologyCommonAncestor(gpu(a), gpu(b)) for a, b in ((0, 1), (1, 0), (0, 2), (2, 2))]": [20, 20, 50, 0],
+    "[nvmlDeviceGetTopologyCommonAncestor(gpu(0), gpu(peer)) for peer in range(3)]": [0, 20, 50],
+    "nvmlDeviceGetTopologyCommonAncestor(gpu(1), gpu(0))": 20,
     "nvmlDeviceGetTopologyCommonAncestor(gpu(0), None)": INVALID_ARGUMENT,
 }
 

@@ -218,6 +218,7 @@ WRONG_LINES = {
     "samples gpu=0 type=0 values=1;2": "not a list of numbers: 1;2",
     "samples gpu=0 type=0 period_us=0": "a period is above 0, a depth up to 4096: samples",
     "samples gpu=0 type=0 depth=5000": "a period is above 0, a depth up to 4096: samples",
+    "sample gpu=0 type=10 t_us=1 value=5": "no such type of sample: 10",
     "samples gpu=0 type=0 sm=5": "no such setting: sm",
     "clock_us soon": "not a number: soon",
     "process gpu=0 type=compute utilization=5": "no such setting: utilization",

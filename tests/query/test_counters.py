@@ -108,6 +108,8 @@ def test_one_reading_makes_no_rate(book):
 def test_two_readings_of_one_instant_make_no_rate(book):
     book.record(energy(book, [(0, 5.0), (0, 9.0)]))
     assert joules(book, 0, 1).series == ()
+    book.record(energy(book, [(1, 10.0), (1, 20.0)]))
+    assert steps(joules(book, 0, 2)) == [(1, 1.0)]
 
 
 def test_one_step_has_no_slope(book):
