@@ -145,7 +145,7 @@ def test_it_is_ready_after_the_first_tick_and_its_metrics_are_what_it_recorded(s
     status, metrics = collector.get("/metrics")
     assert status == 200
     assert 'dgx_gpu_utilization_percent{gpu="0",uuid="GPU-a"} 37.0' in metrics.splitlines()
-    assert "dgx_cpu " in metrics
+    assert "dgx_cpu_logical " in metrics
     assert 'dgx_collector_build_info{version="1.2.3"} 1.0' in metrics.splitlines()
     assert collector.end() == 0
     rows = events_of(collector.folder, "gpu_sample")
