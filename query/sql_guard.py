@@ -40,6 +40,7 @@ _MODIFIERS = frozenset(
     }
 )
 _SHOWN = frozenset({"DESCRIBE", "SUMMARY"})  # of a query; SHOW TABLES and the like tell of the catalogue
+_PIVOTING = frozenset({"SELECT", "WITH", "FROM", "PIVOT"})  # a PIVOT in it would first write a type of its columns
 _TABLE_FUNCTIONS = frozenset({"range", "generate_series", "unnest", "json_each", "json_tree"})
 _CLOCK_AND_CHANCE = frozenset(
     {
@@ -68,11 +69,10 @@ _NOT_PURE = frozenset(
     }
 )
 _FUNCTIONS_SQL = """
-select lower(function_name), bool_or(
-    schema_name = 'main' and not starts_with(function_name, '__internal') and (
-        function_type in ('scalar', 'aggregate', 'window') and stability = 'CONSISTENT' or function_type = 'macro'
-    )
-)
+select lower(function_name), bool_and(
+    schema_name = 'main' and not starts_with(function_name, '__internal')
+    and (stability = 'CONSISTENT' or function_type = 'macro')
+) filter (function_type in ('scalar', 'aggregate', 'window', 'macro'))
 from duckdb_functions() group by all
 """
 # Without a schema these are found from any query: nobody's CTE may make their names look like its own.
@@ -110,9 +110,7 @@ def _tree(sql: str) -> _Node:
         text = parser.execute("select json_serialize_sql($1::varchar)", [sql]).fetchall()[0][0]
         tree: _Node = msgspec.json.decode(text)
     except duckdb.Error as error:
-        raise SqlRefusedError(
-            f"The SQL cannot be parsed ({first_words(str(error))})", "correct it at that place"
-        ) from None
+        raise _unparsed(str(error)) from None
     except UnicodeEncodeError:
         raise SqlRefusedError("The SQL holds half a character", "send it as UTF-8") from None
     except RecursionError:
@@ -126,12 +124,7 @@ def _tree(sql: str) -> _Node:
     if tree["error_type"] != "not implemented":
         raise _unparsed(str(tree["error_message"]))
     word = statements[0].query.split(None, 1)[0].upper()
-    if word in (
-        "SELECT",
-        "WITH",
-        "FROM",
-        "PIVOT",
-    ):  # what DuckDB would run as two statements, the first of which writes
+    if word in _PIVOTING:
         raise SqlRefusedError("A PIVOT must name its columns", "write it as in PIVOT … ON gpu_index IN (0, 1) …")
     raise SqlRefusedError(f"Only SELECT can be run, this is {word}", _SELECT_HINT)
 

@@ -155,13 +155,12 @@ def _parameters(window: Window, gpus: Sequence[int]) -> dict[str, Any]:
 
 def _trend_sql(engine: Engine, metric: Metric, gpus: Sequence[int]) -> str:
     keys = _keys(metric)
-    interval_s = metric.kind.expected_every_seconds
     return sql_text("trend_of_counter" if metric.is_counter else "trend_of_gauge").format(
         keys=", ".join(keys),
         same_series=" and ".join(f"statistic.{key} is not distinct from point.{key}" for key in keys),
         name=_NAMES.get(metric.kind.name, "host"),
         value=metric.column.name,
-        interval=f"coalesce(interval_seconds, {interval_s})" if interval_s else "0.0",
+        interval=_interval(metric),
         relation=engine.relation(metric.kind.name),
         in_window=in_window(engine),
         filter=_gpu_filter(engine, gpus),
@@ -180,6 +179,16 @@ _NAMES: Mapping[str, str] = {
     "server_sample": "model",
 }
 """The column that names a series for a person, where it is not the host."""
+
+
+def _interval(metric: Metric) -> str:
+    """The time that one reading stands for: the row's interval, or its column's own where that is read more seldom."""
+    every_s = metric.kind.expected_every_seconds
+    if every_s is None:
+        return "0.0"
+    row_s = f"coalesce(interval_seconds, {every_s})"
+    column_s = metric.column.every_seconds
+    return f"greatest({row_s}, {column_s})" if column_s else row_s
 
 
 def _keys(metric: Metric) -> tuple[str, ...]:

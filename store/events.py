@@ -81,6 +81,7 @@ class Field:
         dcgm: The name NVIDIA DCGM gives to it.
         otel: The name OpenTelemetry gives to it.
         bits: For a set of bits: the value of each bit and the reason it stands for.
+        every_seconds: How often it is read, where that is not with every row; it is NULL in the rows between.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Field:
     dcgm: str | None = None
     otel: str | None = None
     bits: Mapping[int, str] | None = None
+    every_seconds: float | None = None
 
     @property
     def is_measured(self) -> bool:
@@ -158,6 +160,10 @@ class Event:
     kind: str
     observed_at_us: int
     values: Mapping[str, Any]
+
+
+WARM_SECONDS = 5.0
+COLD_SECONDS = 60.0
 
 
 def _label(name: str, kind: ColumnType, meaning: str, source: str = "", **more: Any) -> Field:
@@ -237,6 +243,7 @@ def _ecc(error: str, scope: str, field_id: int, dcgm: str) -> Field:
         f"ECC errors, {error}, {'since the last driver load' if scope == 'volatile' else 'over the lifetime'}.",
         f"field {field_id}",
         family=Family("dgx_gpu_ecc_errors", (("type", error), ("scope", scope))),
+        every_seconds=COLD_SECONDS,
         dcgm=dcgm,
         otel=f"hw.errors{{error.type={error}}}",
     )
@@ -248,7 +255,7 @@ def _active(unit: str, meaning: str, metric_id: int, dcgm: str | None) -> Field:
 
 def _limit(name: str, kind: str, meaning: str, source: str, dcgm: str | None = None) -> Field:
     family = Family("dgx_gpu_temperature_limit_celsius", (("kind", kind),))
-    return _gauge(name, "float32", meaning, source, family=family, dcgm=dcgm)
+    return _gauge(name, "float32", meaning, source, family=family, dcgm=dcgm, every_seconds=COLD_SECONDS)
 
 
 GPU_SAMPLE = Kind(
@@ -270,10 +277,10 @@ GPU_SAMPLE = Kind(
         # How busy
         _gauge("utilization_percent", "int32", "Percent of time over the past sample period during which one or more kernels was executing.", "nvmlDeviceGetUtilizationRates.gpu", dcgm="DCGM_FI_DEV_GPU_UTIL", otel="hw.gpu.utilization{task=general}"),
         _gauge("memory_utilization_percent", "int32", "Percent of time over the past sample period during which device memory was being read or written.", "nvmlDeviceGetUtilizationRates.memory", dcgm="DCGM_FI_DEV_MEM_COPY_UTIL"),
-        _gauge("encoder_utilization_percent", "int32", "Utilization of the video encoder.", "nvmlDeviceGetEncoderUtilization", dcgm="DCGM_FI_DEV_ENC_UTIL", otel="hw.gpu.utilization{task=encoder}"),
-        _gauge("decoder_utilization_percent", "int32", "Utilization of the video decoder.", "nvmlDeviceGetDecoderUtilization", dcgm="DCGM_FI_DEV_DEC_UTIL", otel="hw.gpu.utilization{task=decoder}"),
-        _gauge("jpeg_utilization_percent", "int32", "Utilization of the JPEG engine.", "nvmlDeviceGetJpgUtilization"),
-        _gauge("ofa_utilization_percent", "int32", "Utilization of the optical flow accelerator.", "nvmlDeviceGetOfaUtilization"),
+        _gauge("encoder_utilization_percent", "int32", "Utilization of the video encoder.", "nvmlDeviceGetEncoderUtilization", dcgm="DCGM_FI_DEV_ENC_UTIL", otel="hw.gpu.utilization{task=encoder}", every_seconds=WARM_SECONDS),
+        _gauge("decoder_utilization_percent", "int32", "Utilization of the video decoder.", "nvmlDeviceGetDecoderUtilization", dcgm="DCGM_FI_DEV_DEC_UTIL", otel="hw.gpu.utilization{task=decoder}", every_seconds=WARM_SECONDS),
+        _gauge("jpeg_utilization_percent", "int32", "Utilization of the JPEG engine.", "nvmlDeviceGetJpgUtilization", every_seconds=WARM_SECONDS),
+        _gauge("ofa_utilization_percent", "int32", "Utilization of the optical flow accelerator.", "nvmlDeviceGetOfaUtilization", every_seconds=WARM_SECONDS),
         _gauge("utilization_minimum_percent", "float32", "Least of the driver's own samples since the row before.", "nvmlDeviceGetSamples GPU_UTILIZATION"),
         _gauge("utilization_maximum_percent", "float32", "Greatest of the driver's own samples since the row before.", "nvmlDeviceGetSamples GPU_UTILIZATION"),
         _gauge("utilization_mean_percent", "float32", "Mean of the driver's own samples since the row before.", "nvmlDeviceGetSamples GPU_UTILIZATION"),
@@ -295,12 +302,12 @@ GPU_SAMPLE = Kind(
         _gauge("memory_reserved_bytes", "int64", "Device memory reserved for system use by driver or firmware.", "nvmlDeviceGetMemoryInfo_v2.reserved", dcgm="DCGM_FI_DEV_FB_RESERVED"),
         _gauge("memory_available_bytes", "int64", "On unified memory, what the GPU could still get: the host's MemAvailable.", "/proc/meminfo MemAvailable"),
         _gauge("memory_process_bytes", "int64", "Sum of the memory of the processes on this GPU, computing and drawing.", "nvmlDeviceGetComputeRunningProcesses_v3"),
-        _gauge("bar1_used_bytes", "int64", "Used BAR1 memory.", "nvmlDeviceGetBAR1MemoryInfo", dcgm="DCGM_FI_DEV_BAR1_USED"),
-        _gauge("bar1_total_bytes", "int64", "Total BAR1 memory.", "nvmlDeviceGetBAR1MemoryInfo", dcgm="DCGM_FI_DEV_BAR1_TOTAL"),
+        _gauge("bar1_used_bytes", "int64", "Used BAR1 memory.", "nvmlDeviceGetBAR1MemoryInfo", dcgm="DCGM_FI_DEV_BAR1_USED", every_seconds=WARM_SECONDS),
+        _gauge("bar1_total_bytes", "int64", "Total BAR1 memory.", "nvmlDeviceGetBAR1MemoryInfo", dcgm="DCGM_FI_DEV_BAR1_TOTAL", every_seconds=WARM_SECONDS),
         # Temperature
         _gauge("temperature_celsius", "float32", "Temperature of the GPU die.", "nvmlDeviceGetTemperatureV", dcgm="DCGM_FI_DEV_GPU_TEMP", otel="hw.temperature"),
         _gauge("memory_temperature_celsius", "float32", "Temperature of the device memory.", "field 82", dcgm="DCGM_FI_DEV_MEMORY_TEMP", otel="hw.temperature"),
-        _gauge("thermal_margin_celsius", "float32", "Degrees left until the nearest slowdown.", "nvmlDeviceGetMarginTemperature", dcgm="DCGM_FI_DEV_GPU_TEMP_LIMIT"),
+        _gauge("thermal_margin_celsius", "float32", "Degrees left until the nearest slowdown.", "nvmlDeviceGetMarginTemperature", dcgm="DCGM_FI_DEV_GPU_TEMP_LIMIT", every_seconds=WARM_SECONDS),
         _limit("slowdown_temperature_celsius", "slowdown", "Temperature at which hardware slowdown begins.", "nvmlDeviceGetTemperatureThreshold", "DCGM_FI_DEV_SLOWDOWN_TEMP"),
         _limit("shutdown_temperature_celsius", "shutdown", "Temperature at which the GPU shuts down.", "nvmlDeviceGetTemperatureThreshold", "DCGM_FI_DEV_SHUTDOWN_TEMP"),
         _limit("slowdown_margin_celsius", "slowdown_margin", "Slowdown limit on the margin's own scale; may be negative.", "field 194"),
@@ -331,23 +338,23 @@ GPU_SAMPLE = Kind(
         _ecc("uncorrected", "volatile", 4, "DCGM_FI_DEV_ECC_DBE_VOL_TOTAL"),
         _ecc("corrected", "aggregate", 5, "DCGM_FI_DEV_ECC_SBE_AGG_TOTAL"),
         _ecc("uncorrected", "aggregate", 6, "DCGM_FI_DEV_ECC_DBE_AGG_TOTAL"),
-        _gauge("remapped_rows_corrected_count", "int32", "Memory rows remapped because of correctable errors.", "field 142", dcgm="DCGM_FI_DEV_CORRECTABLE_REMAPPED_ROWS"),
-        _gauge("remapped_rows_uncorrected_count", "int32", "Memory rows remapped because of uncorrectable errors.", "field 143", dcgm="DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS"),
-        _state("row_remap_pending", "bool", "A row remap waits for a reset.", "field 144", dcgm="DCGM_FI_DEV_ROW_REMAP_PENDING"),
-        _state("row_remap_failed", "bool", "A row remap has failed.", "field 145", dcgm="DCGM_FI_DEV_ROW_REMAP_FAILURE"),
-        _gauge("retired_pages_single_bit_count", "int32", "Pages retired because of multiple single-bit errors.", "field 29", dcgm="DCGM_FI_DEV_RETIRED_SBE"),
-        _gauge("retired_pages_double_bit_count", "int32", "Pages retired because of a double-bit error.", "field 30", dcgm="DCGM_FI_DEV_RETIRED_DBE"),
-        _state("retired_pages_pending", "bool", "A page retirement waits for a reboot.", "field 31", dcgm="DCGM_FI_DEV_RETIRED_PENDING"),
-        _state("recovery_action", "int32", "What the driver asks for: 0 none, 1 reset, 2 reboot, 3 drain P2P, 4 drain and reset.", "field 230"),
+        _gauge("remapped_rows_corrected_count", "int32", "Memory rows remapped because of correctable errors.", "field 142", dcgm="DCGM_FI_DEV_CORRECTABLE_REMAPPED_ROWS", every_seconds=COLD_SECONDS),
+        _gauge("remapped_rows_uncorrected_count", "int32", "Memory rows remapped because of uncorrectable errors.", "field 143", dcgm="DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS", every_seconds=COLD_SECONDS),
+        _state("row_remap_pending", "bool", "A row remap waits for a reset.", "field 144", dcgm="DCGM_FI_DEV_ROW_REMAP_PENDING", every_seconds=COLD_SECONDS),
+        _state("row_remap_failed", "bool", "A row remap has failed.", "field 145", dcgm="DCGM_FI_DEV_ROW_REMAP_FAILURE", every_seconds=COLD_SECONDS),
+        _gauge("retired_pages_single_bit_count", "int32", "Pages retired because of multiple single-bit errors.", "field 29", dcgm="DCGM_FI_DEV_RETIRED_SBE", every_seconds=COLD_SECONDS),
+        _gauge("retired_pages_double_bit_count", "int32", "Pages retired because of a double-bit error.", "field 30", dcgm="DCGM_FI_DEV_RETIRED_DBE", every_seconds=COLD_SECONDS),
+        _state("retired_pages_pending", "bool", "A page retirement waits for a reboot.", "field 31", dcgm="DCGM_FI_DEV_RETIRED_PENDING", every_seconds=COLD_SECONDS),
+        _state("recovery_action", "int32", "What the driver asks for: 0 none, 1 reset, 2 reboot, 3 drain P2P, 4 drain and reset.", "field 230", every_seconds=COLD_SECONDS),
         # Buses
         _counter("pcie_tx_bytes", "int64", "Bytes sent over PCIe; the driver's counter may wrap.", "field 197", family=Family("dgx_gpu_pcie_bytes", (("direction", "tx"),)), dcgm="DCGM_FI_PROF_PCIE_TX_BYTES", otel="hw.gpu.io{direction=transmit}"),
         _counter("pcie_rx_bytes", "int64", "Bytes received over PCIe; the driver's counter may wrap.", "field 198", family=Family("dgx_gpu_pcie_bytes", (("direction", "rx"),)), dcgm="DCGM_FI_PROF_PCIE_RX_BYTES", otel="hw.gpu.io{direction=receive}"),
         _counter("pcie_replay_count", "int64", "PCIe packets sent again.", "field 94", dcgm="DCGM_FI_DEV_PCIE_REPLAY_COUNTER"),
-        _state("pcie_link_generation", "int32", "Current PCIe generation of the link.", "nvmlDeviceGetCurrPcieLinkGeneration", dcgm="DCGM_FI_DEV_PCIE_LINK_GEN"),
-        _state("pcie_link_width_lanes", "int32", "Current PCIe link width.", "nvmlDeviceGetCurrPcieLinkWidth", dcgm="DCGM_FI_DEV_PCIE_LINK_WIDTH"),
+        _state("pcie_link_generation", "int32", "Current PCIe generation of the link.", "nvmlDeviceGetCurrPcieLinkGeneration", dcgm="DCGM_FI_DEV_PCIE_LINK_GEN", every_seconds=WARM_SECONDS),
+        _state("pcie_link_width_lanes", "int32", "Current PCIe link width.", "nvmlDeviceGetCurrPcieLinkWidth", dcgm="DCGM_FI_DEV_PCIE_LINK_WIDTH", every_seconds=WARM_SECONDS),
         _counter("nvlink_tx_bytes", "int64", "Payload bytes sent over all NVLinks.", "field 138", family=Family("dgx_gpu_nvlink_bytes", (("direction", "tx"),)), dcgm="DCGM_FI_PROF_NVLINK_TX_BYTES", otel="hw.gpu.io{direction=transmit}"),
         _counter("nvlink_rx_bytes", "int64", "Payload bytes received over all NVLinks.", "field 139", family=Family("dgx_gpu_nvlink_bytes", (("direction", "rx"),)), dcgm="DCGM_FI_PROF_NVLINK_RX_BYTES", otel="hw.gpu.io{direction=receive}"),
-        _gauge("fan_speed_percent", "int32", "Intended speed of the fastest fan, percent of its maximum.", "nvmlDeviceGetFanSpeed_v2", dcgm="DCGM_FI_DEV_FAN_SPEED", otel="hw.fan.speed_ratio"),
+        _gauge("fan_speed_percent", "int32", "Intended speed of the fastest fan, percent of its maximum.", "nvmlDeviceGetFanSpeed_v2", dcgm="DCGM_FI_DEV_FAN_SPEED", otel="hw.fan.speed_ratio", every_seconds=WARM_SECONDS),
     ),
 )  # fmt: skip
 
@@ -385,8 +392,8 @@ SYSTEM_SAMPLE = Kind(
         _cpu("steal", "CPU time taken by other guests of the hypervisor."),
         _cpu("idle", "CPU time idle."),
         _gauge("cpu_count", "int32", "Logical CPUs online.", "/proc/stat", family=Family("dgx_cpu_logical")),
-        _gauge("cpu_frequency_hertz", "int64", "Mean current frequency over the CPUs; read every 5 s.", "cpufreq"),
-        _gauge("cpu_temperature_celsius", "float32", "Hottest sensor of the CPU; read every 5 s.", "hwmon"),
+        _gauge("cpu_frequency_hertz", "int64", "Mean current frequency over the CPUs; read every 5 s.", "cpufreq", every_seconds=WARM_SECONDS),
+        _gauge("cpu_temperature_celsius", "float32", "Hottest sensor of the CPU; read every 5 s.", "hwmon", every_seconds=WARM_SECONDS),
         _gauge("load_1m_count", "float32", "Tasks running or waiting for CPU or disk, mean over 1 minute.", "/proc/loadavg"),
         _gauge("load_5m_count", "float32", "The same over 5 minutes.", "/proc/loadavg"),
         _gauge("load_15m_count", "float32", "The same over 15 minutes.", "/proc/loadavg"),

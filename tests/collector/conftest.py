@@ -13,7 +13,7 @@ import pytest
 
 from collector.clock import Now
 from store.errors import LedgerUnusableError
-from store.events import Event
+from store.events import GPU_SAMPLE, Event
 
 START_US = 1_795_435_200_000_000  # 2026-11-23 12:00:00 UTC
 
@@ -132,6 +132,11 @@ class Seen:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
+        """What is read at every tick; `whole_rows` has the slower tiers too."""
+        return [_hot(row) for row in self.whole_rows]
+
+    @property
+    def whole_rows(self) -> list[dict[str, Any]]:
         return self.of("gpu_sample")
 
     @property
@@ -142,6 +147,13 @@ class Seen:
     @property
     def told(self) -> list[str]:
         return [values["message"] for values in self.of("gpu_event")]
+
+
+def _hot(row: dict[str, Any]) -> dict[str, Any]:
+    slower = {column.name for column in GPU_SAMPLE.fields if column.every_seconds}
+    hot = {column: value for column, value in row.items() if column not in {*slower, "absence"}}
+    absence = {column: reason for column, reason in row.get("absence", {}).items() if column not in slower}
+    return hot | ({"absence": absence} if absence else {})
 
 
 class GpuMachine:

@@ -165,7 +165,7 @@ with Ledger(folder, host="node", boot_id="boot-1") as ledger:
             total += batch
             if batch == 1:
                 seal(folder)
-        if turn % 4 == 0:
+        if turn % 6 == 0:
             print(turn, flush=True)
 """
 
@@ -210,4 +210,4 @@ def test_readers_beside_a_writer_count_no_event_twice_and_miss_none(book):
     assert (writer.returncode, problems) == (0, [])
     assert [(n, highest) for n, highest in answers if n != highest] == []
     assert answers[-2:] == [(1_200, 1_200), (1_200, 1_200)]
-    assert len(set(answers)) > 10  # they did read while it wrote
+    assert len(set(answers)) > 8  # they did read while it wrote

@@ -379,3 +379,12 @@ def test_the_answer_does_not_depend_on_the_time_zone_of_the_machine(
     with elsewhere.source.engine(["gpu_sample"]) as engine:
         observed = engine.query("select observed_at from gpu_sample")["observed_at"]
     assert str(observed.type) == "timestamp[us, tz=UTC]"
+
+
+def test_a_column_that_is_read_every_five_seconds_covers_the_time_between(book):
+    book.record(
+        book.gpu(s, power_watts=1.0, interval_seconds=1.0, **({"fan_speed_percent": 40} if s % 5 == 0 else {}))
+        for s in range(20)
+    )
+    found = trend(book.source, "gpu.fan_speed_percent", book.window(0, 20), now=book.at(20))
+    assert [(one.n, one.avg, one.coverage) for one in found.series] == [(4, 40.0, 1.0)]
