@@ -1,15 +1,17 @@
 """NVIDIA GPUs through NVML: one wide row per GPU and tick, and what each GPU is."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from collector.clock import Now
-from collector.gpu_readings import DESCRIPTION, EPOCH_COUNTERS, SUBSTITUTES, Answers, Reading, readings
+from collector.gpu_activity import Answers
+from collector.gpu_processes import GpuProcesses
+from collector.gpu_readings import CADENCES_S, DESCRIPTION, EPOCH_COUNTERS, SUBSTITUTES, Reading, readings
 from collector.nvml import Absent, DriverAway, Handle, Nvml
 from collector.probe import CounterEpoch, Row
-from store.events import AbsenceReason, Event
+from store.events import WARM_SECONDS, AbsenceReason, Event
 
 RETRY_DRIVER_S = 60.0  # a driver that is not there costs a failed dlopen each time: rarely enough to be free
 RELIST_S = 10.0  # how soon a GPU that appears or leaves is noticed
@@ -28,6 +30,7 @@ class _Gpu:
     is_described: bool = False
     epoch: CounterEpoch = field(default_factory=lambda: CounterEpoch(EPOCH_COUNTERS))
     unsupported_until_s: dict[Reading, float] = field(default_factory=dict)
+    readings: Sequence[Reading] = ()
 
     def answers(self, reading: Reading, nvml: Nvml, device: Handle, now: Now) -> Answers:
         """What the reading gives, or why it gives nothing; one that is not supported is left alone for a while."""
@@ -40,7 +43,9 @@ class _Gpu:
                 self.unsupported_until_s[reading] = now.monotonic_s + REPROBE_S
             return dict.fromkeys(reading.columns, absent.reason)
 
-    def attach(self, handle: Handle, index: int) -> None:
+    def attach(self, handle: Handle, index: int, proc: Path) -> None:
+        if self.handle is None:
+            self.readings = readings(proc)  # what the last ones remember belongs to a session that is over
         self.is_described &= self.handle is not None and self.index == index
         self.handle, self.index = handle, index
 
@@ -77,8 +82,9 @@ class GpuProbe:
         self._interval_s = interval_s
         self._retry_driver_s = retry_driver_s
         self._relist_s = relist_s
-        self._readings = readings(proc)
-        self._next_s = dict.fromkeys(self._readings, float("-inf"))
+        self._proc = proc
+        self._processes = GpuProcesses(proc=proc, interval_s=max(interval_s, WARM_SECONDS))
+        self._next_s: dict[float, float] = {}
         self._nvml: Nvml | None = None
         self._gpus: dict[str, _Gpu] = {}
         self._next_list_s = float("-inf")
@@ -92,9 +98,10 @@ class GpuProbe:
             events += self._sample(gpu, due, now)
         return events
 
-    def _due(self, now: Now) -> Sequence[Reading]:
-        due = [reading for reading, next_s in self._next_s.items() if now.monotonic_s >= next_s]
-        self._next_s |= {reading: now.monotonic_s + reading.every_s for reading in due}
+    def _due(self, now: Now) -> Collection[float]:
+        """The cadences whose readings are made at this tick, in seconds."""
+        due = {every_s for every_s in CADENCES_S if now.monotonic_s >= self._next_s.get(every_s, now.monotonic_s)}
+        self._next_s |= {every_s: now.monotonic_s + every_s for every_s in due}
         return due
 
     def status(self) -> str:
@@ -123,7 +130,7 @@ class GpuProbe:
         for uuid, gpu in self._gpus.items():
             if uuid in listed:
                 index, handle = listed[uuid]
-                gpu.attach(handle, index)
+                gpu.attach(handle, index, self._proc)
             else:
                 gpu.let_go("it is no longer listed by the driver")
         self._status = _counted(len(listed))
@@ -141,7 +148,7 @@ class GpuProbe:
         self._next_list_s = now.monotonic_s + self._retry_driver_s
         self._has_looked = True
 
-    def _sample(self, gpu: _Gpu, due: Sequence[Reading], now: Now) -> list[Event]:
+    def _sample(self, gpu: _Gpu, due: Collection[float], now: Now) -> list[Event]:
         row, events = self._look(gpu, due, now)
         is_lost = not row.values and (gpu.handle is None or gpu.is_lost or AbsenceReason.LOST in row.absence.values())
         if is_lost:
@@ -162,27 +169,33 @@ class GpuProbe:
         }
         return [Event("gpu_sample", now.wall_us, values), *events]
 
-    def _look(self, gpu: _Gpu, due: Sequence[Reading], now: Now) -> tuple[Row, list[Event]]:
+    def _look(self, gpu: _Gpu, due: Collection[float], now: Now) -> tuple[Row, list[Event]]:
         """What the driver says of one GPU, and at the first time what it is; nothing of a GPU that is gone."""
         nvml, device = self._nvml, gpu.handle
         if nvml is None or device is None:
             return Row(), []
         try:
             row = self._row(gpu, nvml, device, due, now)
-            if gpu.is_described or not row.values:
-                return row, []
-            description = {"gpu_uuid": gpu.uuid, "gpu_index": gpu.index, **_description(nvml, device)}
+            return row, self._beside(gpu, nvml, device, due, now) if row.values else []
         except DriverAway as away:
             self._lose_driver(now, str(away))
             return Row(), []
+
+    def _beside(self, gpu: _Gpu, nvml: Nvml, device: Handle, due: Collection[float], now: Now) -> list[Event]:
+        """The processes on a GPU that answers, when they are due, and what it is, the first time."""
+        identity = {"gpu_uuid": gpu.uuid, "gpu_index": gpu.index}
+        events = self._processes.read(nvml, device, identity, now) if WARM_SECONDS in due else []
+        if gpu.is_described:
+            return events
         gpu.is_described = True
-        return row, [Event("inventory", now.wall_us, description)]
+        return [*events, Event("inventory", now.wall_us, {**identity, **_description(nvml, device)})]
 
     @staticmethod
-    def _row(gpu: _Gpu, nvml: Nvml, device: Handle, due: Sequence[Reading], now: Now) -> Row:
+    def _row(gpu: _Gpu, nvml: Nvml, device: Handle, due: Collection[float], now: Now) -> Row:
         row = Row()
-        for reading in due:
-            row.put(gpu.answers(reading, nvml, device, now))
+        for reading in gpu.readings:
+            if reading.every_s in due:
+                row.put(gpu.answers(reading, nvml, device, now))
         for reading in SUBSTITUTES:
             if reading.columns[0] in row.absence:
                 row.put(gpu.answers(reading, nvml, device, now))

@@ -13,13 +13,12 @@ from typing import Any
 import pynvml
 
 from collector import proc
+from collector.gpu_activity import Answers, DriverSamples, Gpm
 from collector.nvml import ALL_LINKS, Absent, FieldBatch, Handle, Nvml
-from store.events import GPU_SAMPLE, AbsenceReason
+from store.events import COLD_SECONDS, GPU_SAMPLE, WARM_SECONDS, AbsenceReason
 
 MEGA = 1_000_000
-
-Answers = Mapping[str, Any]
-"""For each column its value, or the `AbsenceReason` why it has none."""
+CADENCES_S = (0.0, WARM_SECONDS, COLD_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +105,7 @@ EPOCH_COUNTERS = (
 
 
 def readings(proc_folder: Path) -> tuple[Reading, ...]:
-    """All readings, each with memory of its own: one set serves all GPUs, one after the other.
+    """All readings of one GPU; some remember what they read last.
 
     Args:
         proc_folder: Where /proc is, for the memory of GPUs that share the host's.
@@ -115,9 +114,18 @@ def readings(proc_folder: Path) -> tuple[Reading, ...]:
         *_HOT_READINGS,
         Reading(_MEMORY_COLUMNS, partial(_memory, proc_folder)),
         _field_reading(_HOT_FIELDS, sampled_at="driver_sampled_at"),
+        *(Reading(samples.columns, samples.read) for samples in _driver_samples()),
+        Reading(Gpm.columns, Gpm().read),
         *_WARM_READINGS,
         _field_reading(_COLD_FIELDS),
         *_COLD_READINGS,
+    )
+
+
+def _driver_samples() -> Sequence[DriverSamples]:
+    return (
+        DriverSamples(pynvml.NVML_TOTAL_POWER_SAMPLES, "power", "watts", _milli),
+        DriverSamples(pynvml.NVML_GPU_UTILIZATION_SAMPLES, "utilization", "percent", _plain),
     )
 
 

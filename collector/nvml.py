@@ -109,6 +109,11 @@ class Nvml:
                     raise
         return _call(_bound(last), *arguments, **options)
 
+    @staticmethod
+    def value_or_reason(code: int, value: Any) -> Any:
+        """A value that bears a return code of its own, or the reason why it is none."""
+        return value if code == pynvml.NVML_SUCCESS else absence_reason(code)
+
     def close(self) -> None:
         with suppress(pynvml.NVMLError):
             pynvml.nvmlShutdown()
@@ -141,6 +146,12 @@ def _unload() -> None:
     pynvml._nvmlGetFunctionPointer_cache.clear()  # noqa: SLF001 - pynvml has no call for it
     with suppress(OSError):
         _ctypes.dlclose(library._handle)  # noqa: SLF001 - nor has ctypes
+
+
+def sample_value(value_type: int, value: Any) -> float:
+    """The member of an NVML value union that its type names."""
+    number: float = getattr(value, _VALUE_MEMBERS[value_type])
+    return number
 
 
 class FieldBatch:

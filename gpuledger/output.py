@@ -166,7 +166,7 @@ def trend_answer(trend: Trend) -> Answer:
             "from": trend.window.start,
             "to": trend.window.end,
             **{name: getattr(one, name) for name in TrendSeries.__slots__ if name != "points"},
-            "sparkline": sparkline(one.points),
+            "sparkline": sparkline(one.points, trend.unit),
         }
         for one in trend.series
     ]
@@ -180,8 +180,8 @@ def _trend_cells(trend: Trend, one: TrendSeries, *, has_increase: bool) -> list[
         if one.slope_per_hour is None
         else f"{'+' if one.slope_per_hour >= 0 else ''}{spelled(one.slope_per_hour, trend.unit)}"
     )
-    increase = [spelled(one.increase, trend.unit.removesuffix("/s"))] if has_increase else []
-    return [escape(one.label or one.series), *cells, slope, *increase, sparkline(one.points)]
+    increase = [spelled(one.increase, trend.increase_unit)] if has_increase else []
+    return [escape(one.label or one.series), *cells, slope, *increase, sparkline(one.points, trend.unit)]
 
 
 def rows_answer(rows: Sequence[Mapping[str, Any]], *, columns: Sequence[str] = (), note: str = "") -> Answer:

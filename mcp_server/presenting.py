@@ -58,6 +58,7 @@ def metrics_answer(trends: Sequence[Trend], reasons: Mapping[str, str], detail: 
     rows = [_stats_row(one, series) for one in trends for series in one.series]
     is_full = detail == "full"
     notes = [f"{metric} has no values: {reason}" for metric, reason in reasons.items()]
+    notes += [f"{one.metric}: increase is in {one.increase_unit}" for one in trends if one.increase_unit]
     if rows and not is_full:
         notes.append(f"spark: one character per {first.step_s} s")
     again = f"query_metrics(metrics={[one.metric for one in trends]}, window={first.window.asked!r}, detail='full')"
@@ -75,7 +76,7 @@ def metrics_answer(trends: Sequence[Trend], reasons: Mapping[str, str], detail: 
 
 def _stats_row(one: Trend, series: TrendSeries) -> list[Any]:
     figures = [_finite(significant(getattr(series, name))) for name in _STATS_FIGURES]
-    return [one.metric, one.unit, _label(series), *figures, sparkline(series.points)]
+    return [one.metric, one.unit, _label(series), *figures, sparkline(series.points, one.unit)]
 
 
 def _dense(trends: Sequence[Trend]) -> dict[str, list[float | None]]:

@@ -32,7 +32,15 @@ class Metric:
     def unit(self) -> str:
         """Unit of the values of a trend, as a sign: of a counter it is the rate's."""
         sign = unit_sign(self.column)
-        return f"{sign}/s" if self.is_counter else sign
+        return _RATES.get(sign, f"{sign}/s") if self.is_counter else sign
+
+    @property
+    def increase_unit(self) -> str:
+        """Unit of a counter's growth, as a sign; empty for a gauge."""
+        return unit_sign(self.column) if self.is_counter else ""
+
+
+_RATES = {"J": "W"}  # the rate of an energy has a name of its own
 
 
 @cache

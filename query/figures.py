@@ -52,14 +52,20 @@ def age_words(age_s: float | None) -> str:
     return f"{significant(age_s, 2)} s"
 
 
-def sparkline(points: Sequence[float | None]) -> str:
-    """One character a point, from the least to the greatest; a blank where there is none."""
+def sparkline(points: Sequence[float | None], unit: str = "") -> str:
+    """One character a point; a blank where there is none.
+
+    Percentages stand between 0 and 100, so that busy looks busy; anything else between its least and its greatest, and
+    halfway up where all are alike.
+    """
     present = [point for point in points if _is_number(point)]
-    low, high = min(present, default=0.0), max(present, default=0.0)
-    step = (high - low) / len(SPARKS) or 1.0
-    return "".join(
-        SPARKS[min(len(SPARKS) - 1, int((point - low) / step))] if _is_number(point) else " " for point in points
-    )
+    low, high = (0.0, 100.0) if unit == "%" else (min(present, default=0.0), max(present, default=0.0))
+    return "".join(_spark(point, low, high) if _is_number(point) else " " for point in points)
+
+
+def _spark(point: float, low: float, high: float) -> str:
+    share = (point - low) / (high - low) if high > low else 0.5
+    return SPARKS[min(len(SPARKS) - 1, max(0, int(share * len(SPARKS))))]
 
 
 def _is_number(point: float | None) -> TypeGuard[float]:

@@ -78,7 +78,8 @@ class Trend:
 
     Args:
         metric: Its name.
-        unit: Sign of the unit of the values.
+        unit: Sign of the unit of the values; of a counter's rate.
+        increase_unit: Sign of the unit of a counter's growth; empty for a gauge.
         meaning: What it says.
         window: The window that was asked for, resolved.
         step_s: Width of the buckets behind `points`.
@@ -91,6 +92,7 @@ class Trend:
 
     metric: str
     unit: str
+    increase_unit: str
     meaning: str
     window: Window
     step_s: int
@@ -129,6 +131,7 @@ def trend(
     return Trend(
         metric=wanted.name,
         unit=wanted.unit,
+        increase_unit=wanted.increase_unit,
         meaning=wanted.column.meaning,
         window=window,
         step_s=step_s,

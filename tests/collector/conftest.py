@@ -120,6 +120,10 @@ def other_probe() -> FakeProbe:
     return FakeProbe("two")
 
 
+BETWEEN = ("nvmlDeviceGetSamples", "nvmlGpm")
+"""Sources of the columns that say what was between two ticks."""
+
+
 @dataclass(frozen=True)
 class Seen:
     """What one read of a `GpuProbe` in its own process gave."""
@@ -132,7 +136,7 @@ class Seen:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """What is read at every tick; `whole_rows` has the slower tiers too."""
+        """What is read of the moment; `whole_rows` has the slower tiers and what was between two ticks too."""
         return [_hot(row) for row in self.whole_rows]
 
     @property
@@ -150,9 +154,9 @@ class Seen:
 
 
 def _hot(row: dict[str, Any]) -> dict[str, Any]:
-    slower = {column.name for column in GPU_SAMPLE.fields if column.every_seconds}
-    hot = {column: value for column, value in row.items() if column not in {*slower, "absence"}}
-    absence = {column: reason for column, reason in row.get("absence", {}).items() if column not in slower}
+    others = {column.name for column in GPU_SAMPLE.fields if column.every_seconds or column.source.startswith(BETWEEN)}
+    hot = {column: value for column, value in row.items() if column not in {*others, "absence"}}
+    absence = {column: reason for column, reason in row.get("absence", {}).items() if column not in others}
     return hot | ({"absence": absence} if absence else {})
 
 

@@ -148,8 +148,9 @@ def test_query_metrics_answers_with_statistics_window_coverage_and_age(settings)
 
 def test_a_counter_answers_as_a_rate_with_its_increase(settings):
     answer = ask(settings, "query_metrics", {"metrics": ["gpu.energy_joules"], "gpu": [1]}).structured_content
+    assert "gpu.energy_joules: increase is in J" in answer["notes"]
     (row,) = [dict(zip(answer["stats"]["columns"], row, strict=True)) for row in answer["stats"]["rows"]]
-    assert (row["unit"], row["avg"], row["increase"]) == ("J/s", 400, 240_000)  # 599 steps of 400 J, 3 digits
+    assert (row["unit"], row["avg"], row["increase"]) == ("W", 400, 240_000)  # 599 steps of 400 J, 3 digits
 
 
 def test_full_detail_gives_the_dense_series_with_null_for_gaps(settings):

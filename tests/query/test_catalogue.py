@@ -27,7 +27,7 @@ def test_every_metric_is_found_by_its_name_however_it_is_written(name):
     ("name", "kind", "column", "unit"),
     [
         ("gpu.power_watts", "gpu_sample", "power_watts", "W"),
-        ("gpu.energy_joules", "gpu_sample", "energy_joules", "J/s"),
+        ("gpu.energy_joules", "gpu_sample", "energy_joules", "W"),
         ("cpu.utilization_percent", "system_sample", "cpu_utilization_percent", "%"),
         ("memory.used_bytes", "system_sample", "memory_used_bytes", "B"),
         ("network.sent_bytes", "system_sample", "network_sent_bytes", "B/s"),

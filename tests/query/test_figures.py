@@ -78,8 +78,8 @@ def test_an_age_is_spelled_in_the_unit_that_fits(age_s, words):
     [
         ([], ""),
         ([None, None], "  "),
-        ([5.0], "▁"),
-        ([5.0, None, 5.0], "▁ ▁"),
+        ([5.0], "▅"),
+        ([5.0, None, 5.0], "▅ ▅"),
         ([1, 2, 3, 4, 5, 6, 7, 8], "▁▂▃▄▅▆▇█"),
         ([0, None, 100, 50], "▁ █▅"),
         ([-1.0, INFINITY, NO_NUMBER, 1.0], "▁  █"),
@@ -87,6 +87,10 @@ def test_an_age_is_spelled_in_the_unit_that_fits(age_s, words):
 )
 def test_a_sparkline_has_a_character_a_point_and_a_blank_where_there_is_none(points, line):
     assert sparkline(points) == line
+
+
+def test_percentages_stand_between_0_and_100_so_that_busy_looks_busy():
+    assert [sparkline([share, share], "%") for share in (0.0, 50.0, 100.0)] == ["▁▁", "▅▅", "██"]
 
 
 @given(st.lists(st.none() | st.floats(-1e300, 1e300), max_size=50))

@@ -133,6 +133,7 @@ def test_a_trend_says_what_was_asked_and_how_it_was_cut(book):
     assert found == Trend(
         metric="gpu.power_watts",
         unit="W",
+        increase_unit="",
         meaning="Board power, averaged by the driver over one second on Ampere and newer (not GA100).",
         window=window,
         step_s=2,
