@@ -1,12 +1,13 @@
 """The generated reference pages."""
 
 from gpuledger.settings import ENV_PREFIX, setting_fields
+from query.xid import xid_page
 from store.derivations import events_page
 
 
 def reference_pages() -> dict[str, str]:
     """File name in docs/reference to text."""
-    return {"events.md": events_page(), "settings.md": settings_page()}
+    return {"events.md": events_page(), "settings.md": settings_page(), "xid.md": xid_page()}
 
 
 def settings_page() -> str:
