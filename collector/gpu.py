@@ -7,8 +7,10 @@ from typing import Any
 
 from collector.clock import Now
 from collector.gpu_activity import Answers
+from collector.gpu_events import GpuEvents, Watched
 from collector.gpu_processes import GpuProcesses
 from collector.gpu_readings import CADENCES_S, DESCRIPTION, EPOCH_COUNTERS, SUBSTITUTES, Reading, readings
+from collector.kernel_log import KernelLog
 from collector.nvml import Absent, DriverAway, Handle, Nvml
 from collector.probe import CounterEpoch, Row
 from store.events import WARM_SECONDS, AbsenceReason, Event
@@ -67,6 +69,7 @@ class GpuProbe:
         proc: Where /proc is, for the memory of GPUs that share the host's.
         retry_driver_s: How soon a missing driver is looked for again.
         relist_s: How soon the list of GPUs is read again.
+        kernel_log: Where the kernel's log is, for Xids that NVML does not tell.
     """
 
     name = "gpu"
@@ -78,12 +81,14 @@ class GpuProbe:
         proc: Path = Path("/proc"),
         retry_driver_s: float = RETRY_DRIVER_S,
         relist_s: float = RELIST_S,
+        kernel_log: Path = Path("/dev/kmsg"),
     ) -> None:
         self._interval_s = interval_s
         self._retry_driver_s = retry_driver_s
         self._relist_s = relist_s
         self._proc = proc
         self._processes = GpuProcesses(proc=proc, interval_s=max(interval_s, WARM_SECONDS))
+        self._events = GpuEvents(KernelLog(kernel_log))
         self._next_s: dict[float, float] = {}
         self._nvml: Nvml | None = None
         self._gpus: dict[str, _Gpu] = {}
@@ -96,7 +101,7 @@ class GpuProbe:
         due = self._due(now)
         for gpu in self._gpus.values():
             events += self._sample(gpu, due, now)
-        return events
+        return [*events, *self._events.take()]
 
     def _due(self, now: Now) -> Collection[float]:
         """The cadences whose readings are made at this tick, in seconds."""
@@ -108,10 +113,14 @@ class GpuProbe:
         return self._status
 
     def close(self) -> None:
-        if self._nvml:
+        self._end_session()
+        self._gpus = {}
+
+    def _end_session(self) -> None:
+        has_stopped = self._events.let_go()
+        if self._nvml and has_stopped:  # a library must not be unmapped under a thread that is in it
             self._nvml.close()
         self._nvml = None
-        self._gpus = {}
 
     def _relist(self, now: Now) -> list[Event]:
         """Take the driver's list of GPUs; what is not on it is gone, what is on it for the first time has appeared."""
@@ -125,23 +134,23 @@ class GpuProbe:
         except Absent as absent:
             self._status = f"the NVIDIA driver does not list its GPUs ({absent.reason})"
             return []
-        new = [_Gpu(uuid, index) for uuid, (index, _) in listed.items() if uuid not in self._gpus]
+        new = [_Gpu(uuid, index) for uuid, (index, _, _) in listed.items() if uuid not in self._gpus]
         self._gpus |= {gpu.uuid: gpu for gpu in new}
         for uuid, gpu in self._gpus.items():
             if uuid in listed:
-                index, handle = listed[uuid]
+                index, handle, _ = listed[uuid]
                 gpu.attach(handle, index, self._proc)
             else:
                 gpu.let_go("it is no longer listed by the driver")
+        watched = {uuid: Watched(uuid, index, handle, pci) for uuid, (index, handle, pci) in listed.items()}
+        self._events.watch(self._nvml, watched)
         self._status = _counted(len(listed))
         had_looked, self._has_looked = self._has_looked, True
         message = "it was not there when recording began"
         return [_gpu_event("appeared", gpu, now, message) for gpu in new if had_looked]
 
     def _lose_driver(self, now: Now, why: str) -> None:
-        if self._nvml:
-            self._nvml.close()
-        self._nvml = None
+        self._end_session()
         for gpu in self._gpus.values():
             gpu.let_go(why)
         self._status = f"no GPU: {why}"
@@ -202,16 +211,24 @@ class GpuProbe:
         return row
 
 
-def _listed(nvml: Nvml) -> dict[str, tuple[int, Handle]]:
-    """UUID to index and handle of each GPU that the driver lists and that says who it is."""
+def _listed(nvml: Nvml) -> dict[str, tuple[int, Handle, str | None]]:
+    """UUID to index, handle and PCI address of each GPU that the driver lists and that says who it is."""
     listed = {}
     for index in range(nvml.ask("nvmlDeviceGetCount")):
         try:
             handle = nvml.ask("nvmlDeviceGetHandleByIndex", index)
-            listed[nvml.ask("nvmlDeviceGetUUID", handle)] = index, handle
+            listed[nvml.ask("nvmlDeviceGetUUID", handle)] = index, handle, _pci_bus_id(nvml, handle)
         except Absent:
             continue  # listed but lost: it counts as gone, the others go on
     return listed
+
+
+def _pci_bus_id(nvml: Nvml, device: Handle) -> str | None:
+    try:
+        bus_id: str = nvml.ask("nvmlDeviceGetPciInfo", device).busId
+    except Absent:
+        return None
+    return bus_id.upper()
 
 
 def _counted(count: int) -> str:

@@ -1,8 +1,8 @@
 """The generated reference pages."""
 
 from gpuledger.settings import ENV_PREFIX, setting_fields
-from query.xid import xid_page
 from store.derivations import events_page
+from store.xid import xid_page
 
 
 def reference_pages() -> dict[str, str]:

@@ -570,7 +570,7 @@ GPU_EVENT = Kind(
     row="Xid, ECC, throttle begin or end, lost, recovered, reset, MIG or driver change",
     cadence="as it happens",
     fields=(
-        _label("event", "string", "xid, ecc, throttle_begin, throttle_end, lost, recovered, reset, appeared, mig_changed or driver_changed."),
+        _label("event", "string", "xid, ecc, performance_state, recovery_action, unavailable, lost, recovered, appeared, reset, throttle_begin, throttle_end, mig_changed or driver_changed."),
         _label("gpu_uuid", "string", "The GPU it happened to.", "nvmlDeviceGetUUID"),
         _label("gpu_index", "int32", "NVML index at this moment."),
         _label("pci_bus_id", "string", "PCI address of the GPU.", "nvmlDeviceGetPciInfo_v3"),

@@ -17,7 +17,9 @@ def begin(options: dict[str, Any]) -> None:
     global probe  # noqa: PLW0603 - the one thing this process is about
     if probe:
         probe.close()
-    probe = GpuProbe(**{name: Path(value) if name == "proc" else value for name, value in options.items()})
+    probe = GpuProbe(
+        **{name: Path(value) if name in ("proc", "kernel_log") else value for name, value in options.items()}
+    )
 
 
 def read(clocks: list[Any]) -> dict[str, Any]:

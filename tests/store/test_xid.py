@@ -6,9 +6,9 @@ from typing import get_args
 
 import pytest
 
-from query import xid
-from query.xid import XIDS, Resolution, Severity, XidAdvice, advice_for, xid_page
+from store import xid
 from store.events import GPU_SAMPLE
+from store.xid import XIDS, Resolution, Severity, XidAdvice, advice_for, xid_page
 
 FIRST_STEPS = {
     "restart_app": "8 11 13 25 31 32 39-41 60 68-72 75-77 80 82-86 88 89 94 96-105 126-135 139",
@@ -132,6 +132,6 @@ def test_the_page_has_a_row_for_each_code_and_each_first_step_and_a_chapter_for_
 def test_the_page_is_a_page_and_the_same_each_time():
     page = xid_page()
     assert page == xid_page()
-    assert page.startswith("# Xids\n\nGenerated from `query/xid.py` by `gpuledger docs`; do not edit.\n\n")
+    assert page.startswith("# Xids\n\nGenerated from `store/xid.py` by `gpuledger docs`; do not edit.\n\n")
     assert page.endswith(".\n")
     assert "\n\n\n" not in page

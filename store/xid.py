@@ -440,7 +440,7 @@ def xid_page() -> str:
     lines = [
         "# Xids",
         "",
-        "Generated from `query/xid.py` by `gpuledger docs`; do not edit.",
+        "Generated from `store/xid.py` by `gpuledger docs`; do not edit.",
         "",
         "An Xid is the number under which NVIDIA's driver reports a fault. Each one that is told, by NVML or in the",
         "kernel's log, is a row of [`gpu_event`](events.md#gpu_event) with `event = 'xid'`. The words here are ours;",
