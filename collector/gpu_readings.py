@@ -5,7 +5,7 @@ column of a slower tier is NULL in the rows between, without a reason: it was no
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,12 @@ class Reading:
     columns: tuple[str, ...]
     read: Callable[[Nvml, Handle], Answers]
 
-    @property
-    def every_s(self) -> float:
-        """Time between two readings, as its columns declare; 0 for one at each tick."""
-        return max(GPU_SAMPLE.by_name[column].every_seconds or 0.0 for column in self.columns)
+    every_s: float = field(init=False)
+    """Time between two readings, as its columns declare; 0 for one at each tick."""
+
+    def __post_init__(self) -> None:
+        every_s = max(GPU_SAMPLE.by_name[column].every_seconds or 0.0 for column in self.columns)
+        object.__setattr__(self, "every_s", every_s)
 
 
 def _milli(value: float) -> float:
