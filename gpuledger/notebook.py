@@ -11,6 +11,7 @@ from gpuledger.settings import load_settings
 from query.ad_hoc import run_sql
 from query.catalogue import find_kind
 from query.engine import LocalSource
+from query.export import events_table
 from query.trends import Trend, trend
 from query.windows import Window, host_time_zone, resolve_window
 
@@ -38,14 +39,7 @@ class OpenLedger:
 
     def events(self, kind: str, window: str = "1h") -> pa.Table:
         """The events of a kind, in order of seq, as an Arrow table; `polars.from_arrow` and `to_pandas` take it."""
-        declared, span = find_kind(kind), self._window(window, self._now())
-        with self._source.engine([declared.name], start_us=span.start_us, end_us=span.end_us) as engine:
-            return engine.query(
-                f"select * from {declared.name} where observed_at >= {engine.parameter('start', 'time')} "
-                f"and observed_at < {engine.parameter('end', 'time')} order by seq",
-                start=span.start_us,
-                end=span.end_us,
-            )
+        return events_table(self._source, find_kind(kind), self._window(window, self._now()))
 
     def sql(self, query: str) -> pa.Table:
         """The answer to one SELECT over the views named after the kinds, as an Arrow table."""

@@ -49,7 +49,7 @@ def export_events(
     try:
         if path.exists() and not overwrite:
             raise UsageError(f"{path} is there already", "name another file with --output, or give --overwrite")
-        table = _events(source, declared, window)
+        table = events_table(source, declared, window)
         publish_file(path, lambda temporary: write_table(table, temporary, format))
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
@@ -57,7 +57,8 @@ def export_events(
     return ExportResult(path, format, table.num_rows, path.stat().st_size)
 
 
-def _events(source: Source, kind: Kind, window: Window) -> pa.Table:
+def events_table(source: Source, kind: Kind, window: Window) -> pa.Table:
+    """The events of a kind in a window, in order of seq, with the kind's whole schema."""
     with source.engine([kind.name], start_us=window.start_us, end_us=window.end_us) as engine:
         sql = sql_text("events").format(relation=engine.relation(kind.name), in_window=in_window(engine))
         return engine.query(sql, start=window.start_us, end=window.end_us).cast(arrow_schema(kind))

@@ -1,6 +1,6 @@
 """Sealing: the tail of the head becomes Parquet.
 
-Run as a short-lived process of its own, `python -m store.sealing FOLDER`, because pyarrow would triple the
+Run as a short-lived process of its own, `python -m store.sealing FOLDER`, because pyarrow would double the
 collector's memory. The steps, each of which may be the last before a crash:
 
 1. what an interrupted sealing had announced and not catalogued is removed;
