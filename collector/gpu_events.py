@@ -19,7 +19,7 @@ from collector.nvml import Absent, DriverAway, Handle, Nvml
 from store.events import Event
 from store.xid import advice_for
 
-WAIT_MS = 500  # how long the thread may keep a driver from being let go
+WAIT_MS = 100  # how long the thread may keep the driver from being let go
 PAUSE_S = 1.0  # a set that holds a lost GPU answers at once, as long as it is away
 KEPT_MAX = 4096
 
