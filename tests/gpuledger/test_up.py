@@ -106,9 +106,9 @@ def test_what_a_running_recorder_answers(gpuledger):
             async with Client(stdio_client(parameters)) as client:
                 return (await client.call_tool("live_state", {})).structured_content
 
-        live = anyio.run(ask)
+        # a loaded machine may hold the recorder up for a moment, never for long
+        live = eventually(lambda: (now := anyio.run(ask))["age_s"] < 2 and now)
         assert live["stale"] is False
-        assert live["age_s"] < 2
         assert [line[1] for line in live["gpus"]["rows"]] == [
             "NVIDIA H200 (demo)",
             "NVIDIA H200 (demo)",
