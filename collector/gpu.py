@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from collector.clock import Now
-from collector.gpu_activity import Answers
 from collector.gpu_events import GpuEvents, Watched
 from collector.gpu_processes import GpuProcesses
 from collector.gpu_readings import CADENCES_S, DESCRIPTION, EPOCH_COUNTERS, SUBSTITUTES, Reading, readings
 from collector.kernel_log import KernelLog
 from collector.nvml import Absent, DriverAway, Handle, Nvml
-from collector.probe import CounterEpoch, Row
+from collector.probe import Answers, CounterEpoch, Row
 from store.events import WARM_SECONDS, AbsenceReason, Event
 
 RETRY_DRIVER_S = 60.0  # a driver that is not there costs a failed dlopen each time: rarely enough to be free
@@ -128,6 +127,8 @@ class GpuProbe:
         try:
             self._nvml = self._nvml or Nvml()
             listed = _listed(self._nvml)
+            watched = {uuid: Watched(uuid, index, handle, pci) for uuid, (index, handle, pci) in listed.items()}
+            self._events.watch(self._nvml, watched)
         except DriverAway as away:
             self._lose_driver(now, str(away))
             return []
@@ -142,8 +143,6 @@ class GpuProbe:
                 gpu.attach(handle, index, self._proc)
             else:
                 gpu.let_go("it is no longer listed by the driver")
-        watched = {uuid: Watched(uuid, index, handle, pci) for uuid, (index, handle, pci) in listed.items()}
-        self._events.watch(self._nvml, watched)
         self._status = _counted(len(listed))
         had_looked, self._has_looked = self._has_looked, True
         message = "it was not there when recording began"

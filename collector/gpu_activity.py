@@ -9,11 +9,9 @@ from typing import Any
 
 import pynvml
 
-from collector.nvml import Absent, Handle, Nvml, sample_value
+from collector.nvml import Absent, Handle, Nvml, absence_reason, union_value
+from collector.probe import Answers
 from store.events import AbsenceReason
-
-Answers = Mapping[str, Any]
-"""For each column its value, or the `AbsenceReason` why it has none."""
 
 _GPM_LOCK = threading.Lock()  # NVML's GPM calls crash the process when two threads are in them, whatever the GPUs
 _GPM_METRICS: Mapping[int, str] = {
@@ -64,7 +62,8 @@ class DriverSamples:
         # The buffer may hold placeholders of time 0, entries out of order, and ones that were told before.
         newer = [sample for sample in samples if sample.timeStamp > (self._seen_us or 0)]
         is_first, self._seen_us = self._seen_us is None, max((one.timeStamp for one in newer), default=self._seen_us)
-        return [] if is_first else [self._scaled(sample_value(value_type, one.sampleValue)) for one in newer]
+        values = () if is_first else (union_value(value_type, one.sampleValue) for one in newer)
+        return [self._scaled(value) for value in values if not isinstance(value, AbsenceReason)]
 
 
 class Gpm:
@@ -106,5 +105,6 @@ class Gpm:
         answers: dict[str, Any] = {}
         for slot, column in enumerate(_GPM_METRICS.values()):
             metric = question.metrics[slot]
-            answers[column] = nvml.value_or_reason(metric.nvmlReturn, metric.value / 100.0)
+            is_told = metric.nvmlReturn == pynvml.NVML_SUCCESS
+            answers[column] = metric.value / 100.0 if is_told else absence_reason(metric.nvmlReturn)
         return answers

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +61,11 @@ class _Told:
     received_at_us: int
 
 
+def _free(nvml: Nvml, event_set: Any) -> None:
+    with suppress(Absent, DriverAway):
+        nvml.ask("nvmlEventSetFree", event_set)
+
+
 def _address(handle: Any) -> int | None:
     return ctypes.cast(handle, ctypes.c_void_p).value
 
@@ -88,22 +94,22 @@ class GpuEvents:
             nvml: The session.
             gpus: The GPUs by UUID.
         """
-        if self._thread and self._watched.keys() == gpus.keys():
-            self._watched = dict(gpus)
-            return
-        self.let_go()
+        are_the_same = self._watched.keys() == gpus.keys()
         self._watched = dict(gpus)
+        if (self._thread and are_the_same) or not self.let_go():
+            return
         try:
             event_set = nvml.ask("nvmlEventSetCreate")
-            registered = [self._register(nvml, event_set, gpu) for gpu in gpus.values()]
         except Absent:
             return  # no events on this driver: the kernel's log is left
-        if any(registered):
-            self._stop = threading.Event()
-            self._thread = threading.Thread(
-                target=self._wait, args=(nvml, event_set, self._stop), name="gpu-events", daemon=True
-            )
-            self._thread.start()
+        registered = [self._register(nvml, event_set, gpu) for gpu in gpus.values()]
+        if not any(registered):
+            _free(nvml, event_set)
+            return
+        self._stop = threading.Event()
+        waiting = (nvml, event_set, self._stop)
+        self._thread = threading.Thread(target=self._wait, args=waiting, name="gpu-events", daemon=True)
+        self._thread.start()
 
     def take(self) -> list[Event]:
         """The events that came since the last call."""
@@ -118,9 +124,10 @@ class GpuEvents:
         if self._thread is None:
             return True
         self._thread.join(timeout=4 * WAIT_MS / 1000)
-        has_stopped = not self._thread.is_alive()
+        if self._thread.is_alive():
+            return False
         self._thread = None
-        return has_stopped
+        return True
 
     @staticmethod
     def _register(nvml: Nvml, event_set: Any, gpu: Watched) -> bool:
@@ -145,6 +152,7 @@ class GpuEvents:
             except DriverAway:
                 return
             self._told.append(_Told(_address(data.device), data.eventType, data.eventData, self._wall_us()))
+        _free(nvml, event_set)
 
     def _driver_event(self, told: _Told) -> Event | None:
         gpu = next((one for one in self._watched.values() if _address(one.handle) == told.address), None)

@@ -13,8 +13,9 @@ from typing import Any
 import pynvml
 
 from collector import proc
-from collector.gpu_activity import Answers, DriverSamples, Gpm
+from collector.gpu_activity import DriverSamples, Gpm
 from collector.nvml import ALL_LINKS, Absent, FieldBatch, Handle, Nvml
+from collector.probe import Answers
 from store.events import COLD_SECONDS, GPU_SAMPLE, WARM_SECONDS, AbsenceReason
 
 MEGA = 1_000_000

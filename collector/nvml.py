@@ -109,11 +109,6 @@ class Nvml:
                     raise
         return _call(_bound(last), *arguments, **options)
 
-    @staticmethod
-    def value_or_reason(code: int, value: Any) -> Any:
-        """A value that bears a return code of its own, or the reason why it is none."""
-        return value if code == pynvml.NVML_SUCCESS else absence_reason(code)
-
     def close(self) -> None:
         with suppress(pynvml.NVMLError):
             pynvml.nvmlShutdown()
@@ -148,10 +143,12 @@ def _unload() -> None:
         _ctypes.dlclose(library._handle)  # noqa: SLF001 - nor has ctypes
 
 
-def sample_value(value_type: int, value: Any) -> float:
-    """The member of an NVML value union that its type names."""
-    number: float = getattr(value, _VALUE_MEMBERS[value_type])
-    return number
+def union_value(value_type: int, value: Any) -> int | float | AbsenceReason:
+    """The member of an NVML value union that its type names, or why it is none."""
+    if value_type >= len(_VALUE_MEMBERS):
+        return AbsenceReason.NOT_SUPPORTED  # a type of a later driver
+    number: int | float = getattr(value, _VALUE_MEMBERS[value_type])
+    return number if number not in _NOT_AVAILABLE else AbsenceReason.NO_DATA
 
 
 class FieldBatch:
@@ -187,10 +184,7 @@ class FieldBatch:
     def _value(slot: Any) -> int | float | AbsenceReason:
         if slot.nvmlReturn != pynvml.NVML_SUCCESS:
             return absence_reason(slot.nvmlReturn)
-        if slot.valueType >= len(_VALUE_MEMBERS):
-            return AbsenceReason.NOT_SUPPORTED  # a type of a later driver
-        value: int | float = getattr(slot.value, _VALUE_MEMBERS[slot.valueType])
-        return value if value not in _NOT_AVAILABLE else AbsenceReason.NO_DATA
+        return union_value(slot.valueType, slot.value)
 
     @property
     def sampled_at_us(self) -> int | None:

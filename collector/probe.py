@@ -6,6 +6,9 @@ from typing import Any, Protocol
 from collector.clock import Now
 from store.events import AbsenceReason, Event
 
+Answers = Mapping[str, Any]
+"""For each column its value, or the `AbsenceReason` why it has none."""
+
 
 class Probe(Protocol):
     """Something that can be looked at.
@@ -32,7 +35,7 @@ class Row:
         self.values: dict[str, Any] = {}
         self.absence: dict[str, AbsenceReason] = {}
 
-    def put(self, answers: Mapping[str, Any]) -> None:
+    def put(self, answers: Answers) -> None:
         """Take, for each column, its value or the reason why it has none; a value takes the reason's place."""
         for column, answer in answers.items():
             if isinstance(answer, AbsenceReason):

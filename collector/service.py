@@ -26,14 +26,13 @@ from collector.listening import bound_socket
 from collector.probe import Probe
 from collector.sampler import Sampler
 from collector.sensors import read_sensors
+from store.events import stale_after_s
 from store.ledger import CollectorLock, Ledger
 
 logger = logging.getLogger(__name__)
 
 SEAL_TIME_LIMIT_S = 600.0
 LAST_TICK_TIME_LIMIT_S = 10.0  # a driver call that hangs cannot be ended from here
-STALE_INTERVALS = 3  # after so many intervals without a tick, sampling counts as stopped
-STALE_AT_LEAST_S = 3.0
 
 
 class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,7 +111,7 @@ class Health:
         latest = self._sampler.latest
         since_s = latest.now.monotonic_s if latest.now else self._started_s
         age_s = self._clock.now().monotonic_s - since_s
-        if age_s <= max(STALE_INTERVALS * self._sampler.interval_s, STALE_AT_LEAST_S):
+        if age_s <= stale_after_s(self._sampler.interval_s):
             return None
         return (
             f"sampling has stopped: the newest tick is {age_s:.0f} s old, "

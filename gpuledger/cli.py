@@ -188,8 +188,9 @@ def status(
     settings = _settings(config, data=data)
     source = _source(settings)
     now = _now(_time_zone(settings, None))
-    found = ledger_status(source, now=now)
-    _emit(status_answer(found, live_state(source, now=now)), _choice(as_json, as_csv, parquet))
+    live = live_state(source, now=now)
+    found = ledger_status(source, now=now, live=live)
+    _emit(status_answer(found, live), _choice(as_json, as_csv, parquet))
     if not found.is_recording:
         raise typer.Exit(5)
 

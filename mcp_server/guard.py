@@ -62,8 +62,8 @@ class Guard:
         for argument in arguments:
             if argument not in known:
                 takes = f"it takes {', '.join(known)}"
-                hint = did_you_mean(argument, known, "")
-                return f"{name} has no parameter {argument!r}: {hint} {takes}".replace(":  ", ": ")
+                hints = (did_you_mean(argument, known, ""), takes)
+                return f"{name} has no parameter {argument!r}: {' '.join(filter(None, hints))}"
         return self._argument_error(name, arguments)
 
     def _argument_error(self, name: str, arguments: dict[str, Any]) -> str | None:

@@ -9,11 +9,9 @@ import msgspec
 
 from query.engine import Engine, Source, in_window, sql_text
 from query.errors import UnknownGpuError
-from store.events import GPU_SAMPLE, KINDS, AbsenceReason
+from store.events import GPU_SAMPLE, KINDS, AbsenceReason, stale_after_s
 
 LOOK_BACK_S = 600  # how far back the newest row is looked for
-STALE_AFTER_INTERVALS = 3
-STALE_AT_LEAST_S = 3.0
 
 GPU_COLUMNS = (
     "up",
@@ -194,4 +192,4 @@ def _age_s(row: Mapping[str, Any], now: datetime) -> float:
 
 def _is_stale(row: Mapping[str, Any], now: datetime) -> bool:
     interval_s = row["interval_seconds"] or 1.0
-    return _age_s(row, now) > max(STALE_AFTER_INTERVALS * interval_s, STALE_AT_LEAST_S)
+    return _age_s(row, now) > stale_after_s(interval_s)

@@ -55,8 +55,14 @@ class LedgerStatus:
     absent: Mapping[str, str]
 
 
-def ledger_status(source: LocalSource, *, now: datetime) -> LedgerStatus:
-    """The state of the ledger of this host."""
+def ledger_status(source: LocalSource, *, now: datetime, live: LiveState | None = None) -> LedgerStatus:
+    """The state of the ledger of this host.
+
+    Args:
+        source: Where it is.
+        now: The time of the question.
+        live: The machine now, where that has been asked already.
+    """
     with source.reader() as reader:
         extents = reader.extents()
         ledger_id, size_bytes = reader.ledger_id, reader.size_bytes
@@ -75,7 +81,7 @@ def ledger_status(source: LocalSource, *, now: datetime) -> LedgerStatus:
             )
         )
     holder = lock_holder(source.folder)
-    live = live_state(source, now=now)
+    live = live or live_state(source, now=now)
     ages = [
         one.newest_age_s for one in kinds if KINDS[one.kind].expected_every_seconds and one.newest_age_s is not None
     ]

@@ -53,6 +53,11 @@ class AbsenceReason(StrEnum):
     STALE = "stale"  # the newest reading is too old to stand for now
 
 
+def stale_after_s(interval_s: float) -> float:
+    """The age beyond which a reading taken every `interval_s` no longer stands for now: three intervals, at least 3 s."""
+    return max(3 * interval_s, 3.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Family:
     """The Prometheus family in which a field appears, where it is not the one derived from the field's name.
