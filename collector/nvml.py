@@ -79,6 +79,39 @@ def absence_reason(code: int) -> AbsenceReason:
     return AbsenceReason.NO_DATA
 
 
+class InstalledLibrary(ctypes.CDLL):
+    """The library of the driver that is installed, from which nvidia-ml-py takes its function pointers."""
+
+    def __init__(self) -> None:
+        super().__init__("libnvidia-ml.so.1")
+
+    def close(self) -> None:
+        """Unmap it, so that the next one is the one that is installed then."""
+        with suppress(OSError):
+            _ctypes.dlclose(self._handle)  # ctypes has no call for it
+
+
+_open_library: Callable[[], Any] = InstalledLibrary
+
+
+def use_library(opened: Callable[[], Any]) -> None:
+    """Let all sessions of this process that begin from now on load the library in another way.
+
+    A recorder and a replay stand in its place (`collector.boundary`). They see what is passed as ctypes objects: a call
+    that passes an address as a bare number cannot be recorded.
+    """
+    global _open_library  # noqa: PLW0603 - nvidia-ml-py itself has one library in a process
+    _open_library = opened
+
+
+def _load() -> None:
+    """Load the library before nvidia-ml-py does."""
+    try:
+        pynvml.nvmlLib = pynvml.nvmlLib or _open_library()
+    except OSError:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND) from None
+
+
 class Nvml:
     """A session with the driver.
 
@@ -88,6 +121,7 @@ class Nvml:
 
     def __init__(self) -> None:
         try:
+            _load()
             pynvml.nvmlInit()
         except pynvml.NVMLError as error:
             _unload()
@@ -133,14 +167,13 @@ def _call(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
 
 
 def _unload() -> None:
-    """Unmap the library, so that the next session loads the one that is installed then."""
+    """Let the library go, so that the next session loads the one that is installed then."""
     library = pynvml.nvmlLib
     if library is None:
         return
     pynvml.nvmlLib = None
     pynvml._nvmlGetFunctionPointer_cache.clear()  # noqa: SLF001 - pynvml has no call for it
-    with suppress(OSError):
-        _ctypes.dlclose(library._handle)  # noqa: SLF001 - nor has ctypes
+    library.close()
 
 
 def union_value(value_type: int, value: Any) -> int | float | AbsenceReason:

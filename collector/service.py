@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 import uvicorn
@@ -24,6 +23,7 @@ from collector.gpu import GpuProbe
 from collector.host import HostProbe
 from collector.listening import bound_socket
 from collector.probe import Probe
+from collector.replay import ReplayProbe
 from collector.sampler import Sampler
 from collector.sensors import read_sensors
 from store.events import stale_after_s
@@ -43,8 +43,9 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     sample_interval_s: float
     seal_interval_s: float
-    source: Literal["nvml", "demo"]
+    source: str
     demo_seed: int
+    replay_loop: bool = False
     log_level: str
     version: str
 
@@ -201,9 +202,12 @@ def run(settings: CollectorSettings) -> int:
 
 def _probes(settings: CollectorSettings, folder: Path) -> list[Probe]:
     interval_s = settings.sample_interval_s
+    kind, _, file = settings.source.partition(":")
     host = HostProbe(ledger_folder=folder, interval_s=interval_s, sensors=read_sensors)
-    if settings.source == "demo":
+    if kind == "demo":
         return [host, DemoProbe(interval_s=interval_s, seed=settings.demo_seed)]
+    if kind == "replay":
+        return [host, ReplayProbe(Path(file), interval_s=interval_s, is_looped=settings.replay_loop)]
     return [host, GpuProbe(interval_s=interval_s)]
 
 

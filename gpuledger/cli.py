@@ -33,6 +33,9 @@ Config = Annotated[
     typer.Option("--config", help="A settings file to read instead of the usual ones.", show_default=False),
 ]
 LogLevel = Annotated[str | None, typer.Option("--log-level", help="debug, info, warning or error.", show_default=False)]
+Source = Annotated[
+    str | None, typer.Option("--source", help="nvml, demo, or replay:FILE for a recording.", show_default=False)
+]
 WindowText = Annotated[
     str,
     typer.Option("--window", "-w", help="A time window: 15m, 'last hour', 'yesterday 9-17', 2026-11-22, A..B."),
@@ -116,7 +119,7 @@ def _emit(answer: "Answer", choice: "OutputChoice") -> None:
 @app.command()
 def up(
     data: Data = None,
-    source: Annotated[str | None, typer.Option("--source", help="nvml or demo.", show_default=False)] = None,
+    source: Source = None,
     config: Config = None,
     log_level: LogLevel = None,
 ) -> None:
@@ -132,7 +135,7 @@ def up(
 @app.command()
 def collect(
     data: Data = None,
-    source: Annotated[str | None, typer.Option("--source", help="nvml or demo.", show_default=False)] = None,
+    source: Source = None,
     config: Config = None,
     log_level: LogLevel = None,
 ) -> None:
@@ -140,6 +143,37 @@ def collect(
     from gpuledger.up import run_collector
 
     run_collector(_settings(config, data=data, collector__source=source, log_level=log_level))
+
+
+@app.command("record-nvml")
+def record_nvml(
+    seconds: Annotated[int, typer.Option("--seconds", min=1, max=3600, help="How long; Ctrl-C ends it early.")] = 60,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")] = Path("nvml.recording"),
+    load: Annotated[str, typer.Option("--load", help="What the GPUs are doing, for the label.")] = "load not said",
+    keep_identities: Annotated[
+        bool, typer.Option("--keep-identities", help="Keep UUIDs, serial numbers and pids as they are.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
+) -> None:
+    """Record what the NVIDIA driver answers, to replay it elsewhere with --source replay:FILE."""
+    from collector.clock import SystemClock
+    from collector.recorder import RecordingProbe, record
+    from collector.recording import write_recording
+    from query.figures import spelled
+
+    if out.exists() and not overwrite:
+        raise UsageError(f"There is a file {out} already", "give another name with --out, or --overwrite")
+    probe = RecordingProbe(interval_s=1.0, keep_identities=keep_identities)
+    print(f"gpuledger: recording for {seconds} s", file=sys.stderr)
+    try:
+        record(probe, SystemClock(), seconds=seconds, interval_s=1.0)
+    finally:
+        probe.close()
+    recording = probe.recording(load=load, gpuledger_version=__version__)
+    size_bytes = write_recording(out, recording)
+    identities = "as they are" if keep_identities else "replaced by others"
+    print(f"{out}: {recording.label}; {recording.call_count:,} calls, {spelled(size_bytes, 'B')}")
+    print(f"UUIDs, serial numbers and pids are {identities}")
 
 
 @app.command()

@@ -9,9 +9,10 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from store.errors import UsageError, did_you_mean
@@ -25,6 +26,12 @@ def default_data_folder() -> Path:
     """$XDG_DATA_HOME/gpuledger, by default ~/.local/share/gpuledger."""
     base = os.environ.get("XDG_DATA_HOME", "")
     return (Path(base) if Path(base).is_absolute() else Path.home() / ".local/share") / "gpuledger"
+
+
+def _known_source(source: str) -> str:
+    if source in ("nvml", "demo") or source.startswith("replay:"):
+        return source
+    raise PydanticCustomError("source", "give nvml, demo or replay:FILE")
 
 
 class _Section(BaseModel):
@@ -42,10 +49,12 @@ class CollectorSection(_Section):
     seal_interval_s: float = Field(
         default=120.0, ge=0.1, le=3600, description="Seconds between two sealings of the tail into Parquet."
     )
-    source: Literal["nvml", "demo"] = Field(
-        default="nvml", description="Where GPU samples come from: the NVIDIA driver, or made up."
+    source: Annotated[str, AfterValidator(_known_source)] = Field(
+        default="nvml",
+        description="Where GPU samples come from: nvml, the NVIDIA driver; demo, made up; replay:FILE, a recording.",
     )
     demo_seed: int = Field(default=0, ge=0, lt=2**48, description="Which made-up history --source demo shows.")
+    replay_loop: bool = Field(default=False, description="Begin a recording anew when it is over.")
 
 
 class McpSection(_Section):

@@ -598,7 +598,7 @@ INVENTORY = Kind(
     cadence="on change",
     fields=(
         _label("subject", "string", "host or gpu."),
-        _label("source", "string", "nvml, host, or demo for data made up by --source demo."),
+        _label("source", "string", "nvml, host, demo for data made up by --source demo, or replay for those of a recording."),
         _label("gpu_uuid", "string", "The GPU it is about.", "nvmlDeviceGetUUID"),
         _label("gpu_index", "int32", "NVML index at this moment."),
         _label("name", "string", "Product name of the GPU or of the machine.", "nvmlDeviceGetName"),

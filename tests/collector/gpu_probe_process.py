@@ -1,4 +1,7 @@
-"""A `GpuProbe` driven over stdin and stdout, one line of JSON each way; started by `GpuMachine` in conftest.py."""
+"""A `GpuProbe` driven over stdin and stdout, one line of JSON each way; started by `GpuMachine` in conftest.py.
+
+Of the kind `record` its driver is recorded, until `save`; of the kind `replay` it is a recording's.
+"""
 
 import json
 import sys
@@ -9,17 +12,22 @@ import pynvml  # for the statements of `run`
 
 from collector.clock import Now
 from collector.gpu import GpuProbe
+from collector.recorder import RecordingProbe
+from collector.recording import write_recording
+from collector.replay import ReplayProbe
 
-probe: GpuProbe | None = None
+PATHS = ("proc", "proc_folder", "kernel_log", "path")
+KINDS = {"live": GpuProbe, "record": RecordingProbe, "replay": ReplayProbe}
+
+probe: GpuProbe | RecordingProbe | ReplayProbe | None = None
 
 
 def begin(options: dict[str, Any]) -> None:
     global probe  # noqa: PLW0603 - the one thing this process is about
     if probe:
         probe.close()
-    probe = GpuProbe(
-        **{name: Path(value) if name in ("proc", "kernel_log") else value for name, value in options.items()}
-    )
+    kind = KINDS[options.pop("kind", "live")]
+    probe = kind(**{name: Path(value) if name in PATHS else value for name, value in options.items()})
 
 
 def read(clocks: list[Any]) -> dict[str, Any]:
@@ -30,12 +38,18 @@ def read(clocks: list[Any]) -> dict[str, Any]:
     return {"status": probe.status(), "events": events}
 
 
+def save(path: str) -> int:
+    """End the recording and write it; its size in bytes."""
+    probe.close()
+    return write_recording(Path(path), probe.recording(load="made up", gpuledger_version="0"))
+
+
 def run(statement: str) -> None:
     exec(statement, {"pynvml": pynvml})
 
 
 for line in sys.stdin:
     ((command, argument),) = json.loads(line).items()
-    answer = {"begin": begin, "read": read, "run": run}[command](argument)
+    answer = {"begin": begin, "read": read, "run": run, "save": save}[command](argument)
     sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()
