@@ -1,12 +1,12 @@
-"""What crosses the boundary between nvidia-ml-py and the driver's library, put so that another process understands it.
+"""What crosses the boundary between nvidia-ml-py and the driver's library, put so that another process can read it.
 
-A call is C: a name, numbers, and addresses of memory that the library writes. Here each call becomes a question in words
-(`nvmlDeviceGetClockInfo(h1, 1, *)`) and the memory that its answer is written to; recorder and replay share that, so
-that both understand a call alike, whoever makes it and however.
+A call is C: a name, numbers, and addresses of memory that the library writes. Here each call becomes a question in
+words (`nvmlDeviceGetClockInfo(h1, 1, *)`) and the memory that its answer is written to; recorder and replay share that,
+so that both understand a call alike, whoever makes it and however.
 
-- A handle is an address of one process. It is replaced by a number of our own, in the order in which handles were given.
-- What says when or how much the caller has seen, or how much room it has, is no part of the question: it is another one
-  at each call, and with a later collector.
+- A handle is an address of one process. It is replaced by a number of our own, in the order in which they were given.
+- What says until when the caller knows everything, or how much room it has, is no part of the question: it is another
+  one at each call, and with a later collector.
 - Fields and GPM metrics are asked for in batches. Each is a question of its own, so that a recording goes on answering
   a collector that asks for one more.
 - Memory that is passed as a bare number cannot be told from one; whoever calls passes ctypes objects.
@@ -24,9 +24,9 @@ from typing import Any
 HANDLE_BASE = 0x4E56_4D4C_0000  # no number that is passed to the driver is as large, but a time
 HANDLES_MAX = 0x10000
 _POINTER_BYTES = ctypes.sizeof(ctypes.c_void_p)
-_Pointer = ctypes.POINTER(ctypes.c_int).__mro__[1]
-_Number = ctypes.c_int.__mro__[1]
-_Reference = type(ctypes.byref(ctypes.c_int()))
+_Pointer: Any = ctypes.POINTER(ctypes.c_int).__mro__[1]
+_Number: Any = ctypes.c_int.__mro__[1]
+_Reference: Any = type(ctypes.byref(ctypes.c_int()))
 
 _VERSION = re.compile(r"_v\d+$")
 _SEEN_ALREADY: Mapping[str, int] = {"nvmlDeviceGetSamples": 2, "nvmlDeviceGetProcessUtilization": 3}
@@ -88,6 +88,11 @@ class Memory:
         return ctypes.c_void_p.from_address(self.address + offset).value
 
     @property
+    def count(self) -> int:
+        """The number that stands at its beginning."""
+        return ctypes.c_uint.from_address(self.address).value
+
+    @property
     def places(self) -> tuple[Place, ...]:
         return places(self.type)
 
@@ -128,14 +133,22 @@ def _is_opaque(pointer: Any) -> bool:
 def memory_of(argument: Any) -> Memory | None:
     """The memory that an argument points to; None where it is a value."""
     if isinstance(argument, _Reference):
-        address = ctypes.cast(argument, ctypes.c_void_p).value  # byref may have an offset
-        return Memory(address, type(argument._obj)) if address else None
+        return _referred(argument._obj, ctypes.cast(argument, ctypes.c_void_p).value or 0)  # noqa: SLF001 - no other way
     if isinstance(argument, ctypes.Array | ctypes.Structure):
         return Memory(ctypes.addressof(argument), type(argument))
     if isinstance(argument, _Pointer) and not _is_opaque(type(argument)):
         address = ctypes.cast(argument, ctypes.c_void_p).value
         return Memory(address, type(argument)._type_) if address else None
     return None
+
+
+def _referred(whole: Any, address: int) -> Memory:
+    """What `byref` points to, which may have an offset into an array."""
+    skipped = address - ctypes.addressof(whole)
+    if not skipped:
+        return Memory(address, type(whole))
+    entry: Any = type(whole)._type_ if isinstance(whole, ctypes.Array) else ctypes.c_ubyte
+    return Memory(address, entry * ((ctypes.sizeof(whole) - skipped) // ctypes.sizeof(entry)))
 
 
 def value_of(argument: Any) -> Any:
@@ -199,7 +212,8 @@ def batch(name: str, asked: "Question") -> list[Entry] | None:
     """The questions of a call that asks many at once; None of one that does not."""
     if plain(name) == "nvmlDeviceGetFieldValues":
         count, array = value_of(asked.arguments[1]), asked.memory[2]
-        return _entries(asked.words, array.address, count, key_words=2, answer_bytes=40, code_offset=28) if array else []
+        address = array.address if array else 0
+        return _entries(asked.words, address, count if array else 0, key_words=2, answer_bytes=40, code_offset=28)
     if plain(name) == "nvmlGpmMetricsGet" and (metrics := asked.memory[0]):
         count = ctypes.c_uint.from_address(metrics.address + 4).value
         return _entries(asked.words, metrics.address + 24, count, key_words=1, answer_bytes=16, code_offset=4)
@@ -267,9 +281,7 @@ class Question:
     memory: tuple[Memory | None, ...]
 
 
-def question(
-    name: str, arguments: tuple[Any, ...], handles: Handles, spelled: Callable[[str], str] = str
-) -> Question:
+def question(name: str, arguments: tuple[Any, ...], handles: Handles, spelled: Callable[[str], str] = str) -> Question:
     """What a call asks; to be taken before it is made, as the library overwrites what stands there.
 
     Args:

@@ -1,7 +1,7 @@
 """Other names for what identifies a machine, so that its recording can be shown to strangers.
 
-One identity has one pseudonym in a recording and another in the next: pseudonyms are made with a key that is thrown away,
-so that nobody can try candidates. A text keeps its length, its punctuation and the prefix of a UUID, and nothing else.
+One identity has one pseudonym in a recording and another in the next: they are made with a key that is thrown away, so
+that nobody can try candidates. A text keeps its length, its punctuation and the prefix of a UUID, and nothing else.
 """
 
 import hashlib

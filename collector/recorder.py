@@ -1,11 +1,10 @@
 """Records what the driver answers, at the boundary between nvidia-ml-py and its library.
 
-Every function pointer is taken from one library object (`collector.nvml.use_library`). The recorder gives another one in
-its place, whose functions ask the real ones and keep question, answer and time; so nothing that asks the driver knows
-about it, and nothing that it asks is missed.
+Every function pointer is taken from one library object (`collector.nvml.use_library`). The recorder gives another one
+in its place, whose functions ask the real ones and keep question, answer and time; so nothing that asks the driver
+knows about it, and nothing that it asks is missed.
 """
 
-import ctypes
 import platform
 import threading
 import time
@@ -13,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -114,7 +114,7 @@ class Recorder:
         with self._lock:
             numbers: dict[bytes | None, int] = {None: -1}
             answers = [_answers(words, heard, numbers) for words, heard in sorted(self._heard.items())]
-            contents = [content for content in numbers if content is not None]
+            contents = [content for content in numbers if content is not None]  # by number
             return Recording(label=label, ticks=list(self._ticks), contents=contents, answers=answers)
 
     def _keep(self, name: str, asked: Question, code: int, times_us: tuple[int, int]) -> None:
@@ -122,8 +122,7 @@ class Recorder:
             return  # that nothing came, ten times a second
         if (filled := listing(name)) and code in _TELLING:
             count = asked.memory[filled.count]
-            number = ctypes.c_uint.from_address(count.address).value if count else 0
-            if number and (code or asked.memory[filled.array] is None):
+            if count and count.count and (code or asked.memory[filled.array] is None):
                 return  # how many there are; the answer is the next one
         self._append(asked.words, code, self._contents(name, asked, code), times_us)
         for entry in batch(name, asked) or () if code == pynvml.NVML_SUCCESS else ():
@@ -147,13 +146,12 @@ class Recorder:
         if code not in _TELLING or batch(name, asked) is not None:
             return ()
         filled = listing(name)
-        contents = []
+        contents: list[bytes | None] = []
         for number, memory in enumerate(asked.memory):
             if memory and filled and number == filled.array:
                 count = asked.memory[filled.count]
-                entries = ctypes.c_uint.from_address(count.address).value if count else 0
-                room = min(entries * filled.entry_bytes, memory.size)
-                contents.append(self._listed(memory.read()[:room], filled.entry_bytes, has_pids=filled.has_pids))
+                entries = memory.read()[: (count.count if count else 0) * filled.entry_bytes]
+                contents.append(self._listed(entries, filled.entry_bytes, has_pids=filled.has_pids))
             else:
                 contents.append(self._content(name, memory) if memory else None)
         return tuple(contents)
@@ -212,15 +210,17 @@ class RecordedLibrary:
 class _RecordedFunction:
     """A function pointer; what a caller declares of its arguments and its result holds for the real one."""
 
+    _call: Callable[[tuple[Any, ...]], int]
+    _function: Any
+
     def __init__(self, name: str, function: Any, recorder: Recorder) -> None:
-        self.__dict__.update(name=name, function=function, recorder=recorder)
+        self.__dict__.update(_call=partial(recorder.call, name, function), _function=function)
 
     def __call__(self, *arguments: Any) -> int:
-        code: int = self.recorder.call(self.name, self.function, arguments)
-        return code
+        return self._call(arguments)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self.function, name, value)
+        setattr(self._function, name, value)
 
 
 def _answers(words: str, heard: _Heard, numbers: dict[bytes | None, int]) -> Answers:
@@ -257,18 +257,15 @@ class RecordingProbe:
     Args:
         interval_s: Time between two reads.
         keep_identities: Keep UUIDs, serial numbers, names and pids as they are.
-        proc_folder: Where /proc is.
-        options: Further arguments of `GpuProbe`.
+        proc: Where /proc is.
     """
 
     name = "gpu"
 
-    def __init__(
-        self, *, interval_s: float, keep_identities: bool = False, proc_folder: Path = Path("/proc"), **options: Any
-    ) -> None:
+    def __init__(self, *, interval_s: float, keep_identities: bool = False, proc: Path = Path("/proc")) -> None:
         self._interval_s = interval_s
-        self._recorder = Recorder(None if keep_identities else Pseudonyms(), proc_folder=proc_folder)
-        self._probe = GpuProbe(**{"interval_s": interval_s, "proc": proc_folder, "kernel_log": NO_KERNEL_LOG} | options)
+        self._recorder = Recorder(None if keep_identities else Pseudonyms(), proc_folder=proc)
+        self._probe = GpuProbe(interval_s=interval_s, proc=proc, kernel_log=NO_KERNEL_LOG)
         self._began = datetime.now(UTC)
         self._known: dict[int, Mapping[str, Any]] = {}
         self._identities: Literal["kept", "replaced"] = "kept" if keep_identities else "replaced"

@@ -15,6 +15,8 @@ import threading
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
+from operator import add
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -132,10 +134,11 @@ class Replay:
         for answers in self._recording.answers:
             if not answers.question.startswith("nvmlEventSetWait"):
                 continue
-            for tick, at_us, content in zip(answers.tick_numbers(), answers.at_us, answers.content, strict=True):
-                due = tick if at_us <= self._recording.ticks[tick].took_us else tick + 1
+            times_us = map(add, answers.at_us, answers.took_us)  # when the driver returned, which had been waited for
+            for tick, told_us, content in zip(answers.tick_numbers(), times_us, answers.content, strict=False):
+                due = tick if told_us <= self._recording.ticks[tick].took_us else tick + 1
                 if self._told_until < due <= self._tick:
-                    told.append((due, at_us, content))
+                    told.append((due, told_us, content))
         self._told_until = max(self._told_until, self._tick)
         return [content for _, _, content in sorted(told)]
 
@@ -184,7 +187,7 @@ class Replay:
         array, count = asked.memory[filled.array], asked.memory[filled.count]
         entries = b"" if not content or content[filled.array] < 0 else self._content(content[filled.array])
         there_are = len(entries) // filled.entry_bytes
-        room = count_of(count) if array else 0
+        room = count.count if array and count else 0
         if there_are > room:
             self._write(name, [one if one is not array else None for one in asked.memory], content)
             is_question = array is None and filled.size_is_success
@@ -231,10 +234,6 @@ class Replay:
             return int(pynvml.NVML_SUCCESS)
 
 
-def count_of(count: Memory | None) -> int:
-    return int.from_bytes(count.read()[:4], "little") if count else 0
-
-
 class ReplayedLibrary:
     """Stands in the library's place."""
 
@@ -270,7 +269,7 @@ class ReplayProbe:
         path: The recording.
         interval_s: Time between two reads.
         is_looped: Begin anew when it is over; the GPUs' counters begin anew then too.
-        options: Further arguments of `GpuProbe`.
+        proc: Another folder for /proc than one that has nothing but the recorded host's memory.
 
     Raises:
         RecordingError: It cannot be replayed.
@@ -278,20 +277,21 @@ class ReplayProbe:
 
     name = "gpu"
 
-    def __init__(self, path: Path, *, interval_s: float, is_looped: bool = False, **options: Any) -> None:
+    def __init__(self, path: Path, *, interval_s: float, is_looped: bool = False, proc: Path | None = None) -> None:
         self._path = path
         self._recording = read_recording(path)
         self._is_looped = is_looped
         self._folder = TemporaryDirectory(prefix="gpuledger-replay-")
-        proc = Path(self._folder.name)
-        self._options = {"interval_s": interval_s, "proc": proc, "kernel_log": NO_KERNEL_LOG, **options}
+        self._open_probe = partial(
+            GpuProbe, interval_s=interval_s, proc=proc or Path(self._folder.name), kernel_log=NO_KERNEL_LOG
+        )
         self._is_over = False
         self._began_s: float | None = None
         self._begin()
 
     def _begin(self) -> None:
         self._replay = Replay(self._recording)
-        self._probe = GpuProbe(**self._options)
+        self._probe = self._open_probe()
         nvml.use_library(self._replay.open)
 
     def read(self, now: Now) -> Sequence[Event]:

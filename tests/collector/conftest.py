@@ -201,9 +201,9 @@ class GpuMachine:
         answer = self._ask({"read": [now.monotonic_s, now.boottime_s, now.wall_us]})
         return Seen(answer["status"], [Event(**event) for event in answer["events"]])
 
-    def save(self, path: Path) -> int:
-        """Write what a probe of the kind `record` has recorded; its size in bytes."""
-        return self._ask({"save": str(path)})
+    def save(self, path: Path, load: str = "made up") -> int:
+        """End what a probe of the kind `record` records and write it; its size in bytes."""
+        return self._ask({"save": [str(path), load]})
 
     def _ask(self, request: dict[str, Any]) -> Any:
         self._process.stdin.write(json.dumps(request) + "\n")

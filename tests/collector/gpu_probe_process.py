@@ -16,7 +16,7 @@ from collector.recorder import RecordingProbe
 from collector.recording import write_recording
 from collector.replay import ReplayProbe
 
-PATHS = ("proc", "proc_folder", "kernel_log", "path")
+PATHS = ("proc", "kernel_log", "path")
 KINDS = {"live": GpuProbe, "record": RecordingProbe, "replay": ReplayProbe}
 
 probe: GpuProbe | RecordingProbe | ReplayProbe | None = None
@@ -38,10 +38,11 @@ def read(clocks: list[Any]) -> dict[str, Any]:
     return {"status": probe.status(), "events": events}
 
 
-def save(path: str) -> int:
+def save(path_and_load: list[str]) -> int:
     """End the recording and write it; its size in bytes."""
+    path, load = path_and_load
     probe.close()
-    return write_recording(Path(path), probe.recording(load="made up", gpuledger_version="0"))
+    return write_recording(Path(path), probe.recording(load=load, gpuledger_version="0"))
 
 
 def run(statement: str) -> None:
