@@ -25,11 +25,10 @@ from collector.boundary import Handles, Kind, Memory, Question, batch, listing, 
 from collector.clock import Clock, Now
 from collector.gpu import GpuProbe
 from collector.pseudonyms import Pseudonyms
-from collector.recording import Answers, Label, Recording, Tick
+from collector.recording import NO_KERNEL_LOG, Answers, Label, Recording, Tick
 from store.errors import NoDataError
 from store.events import Event
 
-NO_KERNEL_LOG = Path("/dev/null")
 STAND_IN_SYMBOL = "gpuledger_stand_in"
 """What the library of the tests exports, so that no recording of it passes for one of hardware."""
 _UNRECORDED = frozenset({"nvmlErrorString"})  # gives no code, and asks no driver

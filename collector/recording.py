@@ -18,8 +18,10 @@ import msgspec
 from store.errors import UsageError
 from store.files import publish_file
 
+NO_KERNEL_LOG = Path("/dev/null")  # of the log nothing is recorded, and that of the machine that replays is another's
 FORMAT = "gpuledger NVML recording"
 VERSION = 1
+_GZIP = b"\x1f\x8b"
 DECODED_BYTES_MAX = 256 * 2**20  # a file that is sent by anybody may claim to be anything
 
 
@@ -200,13 +202,13 @@ def _body(path: Path) -> bytes:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise RecordingError(f"The recording {path} cannot be read ({reason})", "name a file that can") from None
+    if not packed.startswith(_GZIP):
+        raise RecordingError(f"{path} is no NVML recording", "make one with 'gpuledger record-nvml'")
     unpacking = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
     try:
         body = unpacking.decompress(packed, DECODED_BYTES_MAX)
-    except zlib.error:
-        if packed.startswith(b"\x1f\x8b"):
-            raise _damaged(path, "its checksum is wrong") from None
-        raise RecordingError(f"{path} is no NVML recording", "make one with 'gpuledger record-nvml'") from None
+    except zlib.error as error:
+        raise _damaged(path, str(error).lower()) from None
     if unpacking.unconsumed_tail:
         raise RecordingError(f"{path} is no NVML recording: it is too large", "make one with 'gpuledger record-nvml'")
     if not unpacking.eof:

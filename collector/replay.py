@@ -1,6 +1,6 @@
 """Answers from a recording, in the place of the driver's library; no library is needed.
 
-Time is the collector's. At each of its ticks the answers are those of the recorded tick that is nearest before, in the
+Time is the collector's. At each of its ticks the answers are those of the recorded tick that is nearest in time, in the
 order in which they were given: so the same questions at the same pace get exactly what the machine gave. Else:
 
 - A question that was asked more often than at that tick gets its last answer of it again, and one that was not asked at
@@ -39,8 +39,7 @@ from collector.boundary import (
 )
 from collector.clock import Now
 from collector.gpu import GpuProbe
-from collector.recorder import NO_KERNEL_LOG
-from collector.recording import Answers, Recording, Tick, read_recording
+from collector.recording import NO_KERNEL_LOG, Answers, Recording, Tick, read_recording
 from store.events import Event
 
 HAND_OVER_S = 1.0  # how long a tick waits for the thread that takes what the driver tells by itself

@@ -162,7 +162,7 @@ def record_nvml(
     from query.figures import spelled
 
     if out.exists() and not overwrite:
-        raise UsageError(f"There is a file {out} already", "give another name with --out, or --overwrite")
+        raise UsageError(f"{out} is there already", "name another file with --out, or give --overwrite")
     probe = RecordingProbe(interval_s=1.0, keep_identities=keep_identities)
     print(f"gpuledger: recording for {seconds} s", file=sys.stderr)
     try:

@@ -29,9 +29,9 @@ def default_data_folder() -> Path:
 
 
 def _known_source(source: str) -> str:
-    if source in ("nvml", "demo") or source.startswith("replay:"):
+    if source in ("nvml", "demo") or source.removeprefix("replay:") not in (source, ""):
         return source
-    raise PydanticCustomError("source", "give nvml, demo or replay:FILE")
+    raise PydanticCustomError("source", "give nvml, demo, or replay: and the name of a recording")
 
 
 class _Section(BaseModel):

@@ -183,6 +183,10 @@ class GpuMachine:
         )
         self.begin()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def begin(self) -> None:
         """Begin anew, with another probe."""
         self._ask({"begin": {"interval_s": 1.0, **self._options}})
