@@ -55,9 +55,12 @@ def _cards(root: Path) -> dict[str, _Card]:
     return {name: _Card(numbers, f"{root}/sys/class/net/{name}") for name, numbers in network_cards(root).items()}
 
 
-def _card_is_up(card: _Card) -> bool | AbsenceReason:
-    state = proc.word(f"{card.folder}/operstate")
-    return AbsenceReason.NO_DATA if state == "unknown" else state == "up"
+_CARD_IS_UP: Mapping[str, bool | AbsenceReason] = {
+    "up": True,
+    **dict.fromkeys(("down", "lowerlayerdown", "notpresent", "dormant", "testing"), False),
+    "unknown": AbsenceReason.NO_DATA,
+}
+"""By operstate (RFC 2863)."""
 
 
 def _card_speed(card: _Card) -> int | AbsenceReason:
@@ -206,7 +209,7 @@ _TYPES = (
             "sent_packets_count": _card_number(9),
             "send_errors_count": _card_number(10),
             "send_drops_count": _card_number(11),
-            "link_up": _card_is_up,
+            "link_up": lambda card: _CARD_IS_UP[proc.word(f"{card.folder}/operstate")],
             "link_down_count": lambda card: proc.number(f"{card.folder}/carrier_down_count"),
             "link_speed_bytes_per_second": _card_speed,
         },
@@ -223,7 +226,7 @@ _TYPES = (
             "receive_errors_count": _port_counter("counters/port_rcv_errors"),
             "receive_drops_count": _port_counter("hw_counters/rx_drops"),
             "send_drops_count": _port_counter("counters/port_xmit_discards"),
-            "link_up": lambda port: proc.word(f"{port}/state").startswith("4:"),  # 4: ACTIVE
+            "link_up": lambda port: int(proc.word(f"{port}/state").partition(":")[0]) == 4,  # 4: ACTIVE
             "link_down_count": _port_counter("counters/link_downed"),
             "link_speed_bytes_per_second": _port_speed,
             "link_recoveries_count": _port_counter("counters/link_error_recovery"),

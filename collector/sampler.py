@@ -116,7 +116,7 @@ class Sampler:
             latest,
             now=now,
             events=seen,
-            devices=_devices(seen) or [row for row in latest.devices if _stands(row, now)],
+            devices=_devices(seen) or tuple(row for row in latest.devices if _stands(row, now)),
             inventory={**latest.inventory, **_described(seen)},
             ticks=latest.ticks + 1,
             missed_ticks=latest.missed_ticks + missed,
@@ -193,8 +193,8 @@ def _span(before: Now, now: Now) -> dict[str, Any]:
     }
 
 
-def _devices(events: Sequence[Event]) -> list[Event]:
-    return [event for event in events if event.kind == "device_sample"]
+def _devices(events: Sequence[Event]) -> Sequence[Event]:
+    return tuple(event for event in events if event.kind == "device_sample")
 
 
 def _stands(row: Event, now: Now) -> bool:
