@@ -1,8 +1,8 @@
 """The host's devices, each in a row of its own: disks, network cards, InfiniBand ports, thermal zones, NUMA nodes.
 
-What is behind a name of /sys is hardware, or a hypervisor's stand-in for it: its number is bounded by the machine and
-not by what runs there. Loops, device mapper and RAID count again what their disks count; so do bridges, bonds, VLANs and
-the two ends of every container's veth, which come and go by the hundred.
+Only what is hardware, or a hypervisor's stand-in for it, has a row: its number is bounded by the machine and not by
+what runs there. Loops, device mapper and RAID count again what their disks count; so do bridges, bonds, VLANs and the
+two ends of every container's veth, which come and go by the hundred.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
