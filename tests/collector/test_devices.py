@@ -1,14 +1,17 @@
 """The devices' probe: on folders that stand for machines, and on this machine beside psutil."""
 
 import shutil
+import tempfile
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from collector.clock import SystemClock
+from collector.clock import Now, SystemClock
 from collector.devices import DEVICES_MAX, DeviceProbe, network_cards, whole_disks
 from collector.host import HostProbe
 from store.events import DEVICE_SAMPLE, AbsenceReason
@@ -390,6 +393,31 @@ def test_a_time_that_wraps_at_32_bits_is_no_restart(machine, probe_of, clock):
         set_numbers(root, "nvme1n1", numbers)
         epochs.append(epochs_of(probe, clock)[key])
     assert epochs == [5, 5]
+
+
+NUMBERS = st.lists(st.integers(0, 2**40), min_size=11, max_size=11)
+RISING = ("reads_count", "read_bytes", "writes_count", "written_bytes")
+
+
+@given(st.lists(st.none() | NUMBERS, min_size=2, max_size=8))
+@settings(deadline=None, max_examples=100)
+def test_whatever_a_disk_counts_and_however_often_it_leaves_nothing_goes_back_within_an_epoch(history):
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        (root / "sys/block/sda").mkdir(parents=True)
+        (root / "proc").mkdir()
+        probe = DeviceProbe(interval_s=5.0, root=root)
+        rows = []
+        for turn, numbers in enumerate(history):
+            words = "" if numbers is None else f"8 0 sda {' '.join(map(str, numbers))}\n"
+            (root / "proc/diskstats").write_text(words)
+            rows.append(rows_of(probe.read(Now(5.0 * turn, 5.0 * turn, 5_000_000 * turn))).get(("disk", "sda")))
+    assert [row and row["reads_count"] for row in rows] == [numbers and numbers[0] for numbers in history]
+    for before, after in pairwise(rows):
+        if before and after and before["counter_epoch"] == after["counter_epoch"]:
+            assert all(before[column] <= after[column] for column in RISING)
+    seen = [row["counter_epoch"] for row in rows if row]
+    assert seen == sorted(seen)
 
 
 # --- this machine
