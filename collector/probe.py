@@ -1,5 +1,6 @@
 """What every probe has in common."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -94,3 +95,26 @@ class CounterEpoch:
         """Whatever is read next belongs to another epoch."""
         self._is_over, self.has_restarted = True, False
         self._before = {}
+
+
+class Turn:
+    """Says at which ticks something is read that is read more seldom: at the first, and then every so many.
+
+    Half a tick early counts as due. A tick comes a little after its time, now more and now less: of two that are five
+    seconds apart the second would be taken for too early half of the time, and wait for the next.
+
+    Args:
+        every_s: Least time between two turns.
+        interval_s: Time between two ticks.
+    """
+
+    def __init__(self, every_s: float, interval_s: float) -> None:
+        self.every_s = interval_s * math.ceil(every_s / interval_s)
+        self._slack_s = interval_s / 2
+        self._next_s = float("-inf")
+
+    def has_come(self, now: Now) -> bool:
+        if now.monotonic_s < self._next_s - self._slack_s:
+            return False
+        self._next_s = now.monotonic_s + self.every_s
+        return True
