@@ -9,7 +9,7 @@ import platform
 import re
 import socket
 import tarfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -40,29 +40,33 @@ _PACKAGES = (
 )
 
 
-def write_bundle(
-    path: Path, report: Report, origins: Sequence[SettingOrigin], folder: Path, *, home: Path
-) -> list[str]:
-    """Write the bundle and give the names of what is in it.
-
-    Args:
-        path: The file to write, which must not be there yet.
-        report: What the doctor found.
-        origins: The settings.
-        folder: The ledger's folder.
-        home: The user's home.
+def check_name(path: Path) -> None:
+    """Refuse a file that is there already.
 
     Raises:
-        UsageError: The file is there already or cannot be written.
+        UsageError: It is.
     """
     if path.exists():
         raise UsageError(f"{path} is there already", "name another file")
+
+
+def write_bundle(path: Path, report: Report, *, home: Path) -> list[str]:
+    """Write the bundle and give the names of what is in it.
+
+    Args:
+        path: The file to write.
+        report: What the doctor found.
+        home: The user's home.
+
+    Raises:
+        UsageError: The file cannot be written.
+    """
     members = {
         "doctor.txt": report.text(),
         "doctor.json": json_text(report.value()),
-        "settings.json": json_text([_without_secret(one) for one in origins]),
+        "settings.json": json_text([_without_secret(one) for one in report.origins]),
         "versions.json": json_text(_versions()),
-        "events.json": json_text(_events(folder)),
+        "events.json": json_text(_events(report.ledger) if report.ledger else {}),
     }
     names = {str(home): "~", socket.gethostname(): "HOST"}
     try:

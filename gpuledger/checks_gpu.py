@@ -9,7 +9,7 @@ from collector.driver_files import LIBRARY_NAME, Confinement, DriverFiles
 from collector.kernel_log import KernelXid
 from collector.self_test import GpuAnswers, SelfTest
 from gpuledger.findings import Check, State
-from store.events import GPU_SAMPLE
+from store.events import GPU_SAMPLE, AbsenceReason
 from store.xid import advice_for
 
 _DOCKER = "start it with --gpus all -e NVIDIA_DRIVER_CAPABILITIES=utility"
@@ -29,6 +29,7 @@ _STUCK = (
     "'sudo dmesg | grep NVRM' may say why; end what uses the GPU, reset it with 'nvidia-smi --gpu-reset', or reboot; "
     "the collector records the rest of the machine meanwhile"
 )
+_LOST = "'sudo dmesg | grep Xid' may say why; 'nvidia-smi -q' names what it needs, mostly a reset or a reboot"
 _WHAT_IS_NULL = "'gpuledger status' shows which columns that leaves NULL"
 _TOLD_ELSEWHERE = (pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH, pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
 _STATUS_WORDS: Mapping[str, str] = {
@@ -205,6 +206,10 @@ def _what_is_listed(facts: GpuFacts) -> Check:
 
 
 def _gpu(gpu: GpuAnswers) -> Iterator[Check]:
+    name = f"GPU {gpu.index}{' MIG' if gpu.parent_uuid else ''}"
+    if not gpu.values and AbsenceReason.LOST in gpu.absent.values():
+        yield Check(name, State.PROBLEM, "it was lost while it was asked", _LOST)
+        return
     calls: dict[str, list[str]] = {}
     for call, status in gpu.calls.items():
         calls.setdefault(status, []).append(_spoken(call))
@@ -212,7 +217,7 @@ def _gpu(gpu: GpuAnswers) -> Iterator[Check]:
     is_refused = any(status not in _BY_NATURE for status in calls)
     shared = ", shares the host's memory" if gpu.values.get("memory_kind") == "unified" else ""
     yield Check(
-        f"GPU {gpu.index}{' MIG' if gpu.parent_uuid else ''}",
+        name,
         State.WARNING if is_refused else State.OK,
         f"{gpu.description.get('name', gpu.uuid)}{shared}: {answered} of {len(gpu.calls)} calls answered",
         _WHAT_IS_NULL if is_refused else "",
@@ -228,17 +233,16 @@ def _spoken(call: str) -> str:
 
 def _lost(test: SelfTest) -> Iterator[Check]:
     for index, code in test.lost.items():
-        hint = "'sudo dmesg | grep Xid' may say why; 'nvidia-smi -q' names what it needs, mostly a reset or a reboot"
-        yield Check(f"GPU {index}", State.PROBLEM, f"it is listed and does not answer ({_words(code)})", hint)
+        yield Check(f"GPU {index}", State.PROBLEM, f"it is listed and does not answer ({_words(code)})", _LOST)
 
 
 def _profiling(facts: GpuFacts) -> Iterator[Check]:
-    told = [gpu.absent.get(_GPM_COLUMN, "") for gpu in facts.test.gpus if not gpu.parent_uuid]
+    told = [gpu.absent.get(_GPM_COLUMN, "") for gpu in facts.test.gpus]
     if "no_permission" in told:
         because = " (RmProfilingAdminOnly is 1)" if facts.files.profiling_is_for_root else ""
         hint = (
-            "echo options nvidia NVreg_RestrictProfilingToAdminUsers=0 | sudo tee /etc/modprobe.d/nvidia-gpm.conf, then "
-            "reboot, or give the collector AmbientCapabilities=CAP_SYS_ADMIN"
+            "echo options nvidia NVreg_RestrictProfilingToAdminUsers=0 | sudo tee /etc/modprobe.d/nvidia-gpm.conf, "
+            "then reboot; or give the collector AmbientCapabilities=CAP_SYS_ADMIN"
         )
         finding = f"what the multiprocessors do is told to root alone{because}"
         yield Check("profiling", State.WARNING, finding, hint)

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ _TIME_ERROR = 5  # adjtimex(2): the clock is not synchronized to a reliable serv
 _TIMEX_BYTES = 512  # struct timex takes 208
 
 
-def settings_check(origins: list[SettingOrigin]) -> Check:
+def settings_check(origins: Iterable[SettingOrigin]) -> Check:
     """Which settings are not the defaults, and whence."""
     set_ones = [one for one in origins if one.origin != "default"]
     if not set_ones:

@@ -12,7 +12,6 @@ from gpuledger import __version__
 from store.errors import GpuledgerError, NoDataError, UsageError
 
 if TYPE_CHECKING:
-    from gpuledger.doctor import Report
     from gpuledger.output import Answer, OutputChoice
     from gpuledger.settings import Settings
     from query.engine import LocalSource
@@ -207,24 +206,19 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Look at driver, GPUs and recording, and say what to do next; exit code 1 for a problem, 5 for a warning."""
+    from gpuledger.bundle import check_name, write_bundle
     from gpuledger.doctor import examine, here
     from gpuledger.output import json_text
 
-    flags = {"data": data} if data else {}
-    report = examine(flags, config, now=_now("UTC"), where=here())
+    if bundle:
+        check_name(bundle)
+    report = examine({"data": data} if data else {}, config, now=_now("UTC"), where=here())
     print(json_text(report.value()) if as_json else report.text(), end="\n" if as_json else "")
     if bundle:
-        _write_bundle(bundle, report, _settings(config, data=data), config)
+        names = write_bundle(bundle, report, home=Path.home())
+        print(f"{bundle}: {', '.join(names)}; look through it before you attach it", file=sys.stderr)
     if report.exit_code:
         raise typer.Exit(report.exit_code)
-
-
-def _write_bundle(path: Path, report: "Report", settings: "Settings", config: Path | None) -> None:
-    from gpuledger.bundle import write_bundle
-    from gpuledger.settings import load_origins
-
-    names = write_bundle(path, report, load_origins(config=config), settings.data.absolute(), home=Path.home())
-    print(f"{path}: {', '.join(names)}; look through it before you attach it", file=sys.stderr)
 
 
 @app.command()

@@ -5,7 +5,7 @@ a finding; everything else is a file, a socket with a time-out, or the ledger re
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 from collector.driver_files import Confinement, confinement, driver_files
 from collector.kernel_log import KernelLog
-from collector.self_test import STEP_LIMIT_S, self_test
+from collector.self_test import STEP_LIMIT_S, GpuAnswers, self_test
 from gpuledger import __version__
 from gpuledger.checks_gpu import GpuFacts, gpu_checks
 from gpuledger.checks_recording import (
@@ -26,7 +26,7 @@ from gpuledger.checks_recording import (
     settings_check,
 )
 from gpuledger.findings import Check, exit_code, lines, verdict
-from gpuledger.settings import load_origins, load_settings
+from gpuledger.settings import SettingOrigin, Settings, load_origins, load_settings
 from query.status import LedgerStatus
 from store.errors import GpuledgerError
 
@@ -54,12 +54,23 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All findings, and the facts behind those of the GPUs."""
+    """All findings, and some of the facts behind them.
+
+    Args:
+        checked_at: When it was looked.
+        version: Of gpuledger.
+        checks: The findings.
+        gpus: What each GPU answered.
+        origins: The settings; none where they cannot be read.
+        ledger: The ledger's folder; None where the settings that name it cannot be read.
+    """
 
     checked_at: datetime
     version: str
     checks: tuple[Check, ...]
     gpus: tuple[Mapping[str, Any], ...]
+    origins: tuple[SettingOrigin, ...] = ()
+    ledger: Path | None = None
 
     @property
     def exit_code(self) -> int:
@@ -89,35 +100,37 @@ def examine(flags: Mapping[str, Any], config: Path | None, *, now: datetime, whe
         now: The time of the question.
         where: Where to look.
     """
-    recording, status = _recording_checks(flags, config, now)
+    settings, origins, problems = _settings(flags, config)
+    ledger = settings.data.absolute() if settings else None
+    found, status = ledger_checks(ledger, now) if ledger else ([], None)
     facts = _gpu_facts(where, status)
     checks = (
         *gpu_checks(facts),
-        *recording,
+        *(problems or [settings_check(origins)]),
+        *found,
+        *(port_checks(settings) if settings else ()),
         *clock_check(where.clock_is_synchronized),
         client_check(where.home or Path.home(), where.folder or Path.cwd()),
     )
-    gpus = tuple(
-        {name: value for name, value in asdict(gpu).items() if name not in ("values", "pids")}
-        for gpu in facts.test.gpus
-    )
-    return Report(now, __version__, checks, gpus)
+    return Report(now, __version__, checks, tuple(map(_told, facts.test.gpus)), tuple(origins), ledger)
+
+
+def _settings(
+    flags: Mapping[str, Any], config: Path | None
+) -> tuple[Settings | None, Sequence[SettingOrigin], list[Check]]:
+    try:
+        return load_settings(flags, config), load_origins(flags, config), []
+    except GpuledgerError as error:
+        return None, (), [refusal("settings", error)]
+
+
+def _told(gpu: GpuAnswers) -> dict[str, Any]:
+    return {name: value for name, value in asdict(gpu).items() if name not in ("values", "pids")}
 
 
 def here() -> Surroundings:
     """This machine."""
     return Surroundings(clock_is_synchronized=clock_is_synchronized())
-
-
-def _recording_checks(
-    flags: Mapping[str, Any], config: Path | None, now: datetime
-) -> tuple[list[Check], LedgerStatus | None]:
-    try:
-        settings, origins = load_settings(flags, config), load_origins(flags, config)
-    except GpuledgerError as error:
-        return [refusal("settings", error)], None
-    found, status = ledger_checks(settings.data.absolute(), now)
-    return [settings_check(origins), *found, *port_checks(settings)], status
 
 
 def _gpu_facts(where: Surroundings, status: LedgerStatus | None) -> GpuFacts:
