@@ -53,6 +53,7 @@ class GpuFacts:
         kernel_log_refusal: Why it could not be read; empty where it could.
         visible_pids: Processes on the GPUs that /proc shows.
         own: What this process may not see.
+        refused_calls: UUID of each GPU to the calls that are refused to the running collector.
         collector: What the running collector may not see; None where none runs.
     """
 
@@ -62,6 +63,7 @@ class GpuFacts:
     kernel_log_refusal: str = ""
     visible_pids: frozenset[int] = frozenset()
     own: Confinement = field(default_factory=Confinement)
+    refused_calls: Mapping[str, frozenset[str]] = field(default_factory=dict)
     collector: Confinement | None = None
 
 
@@ -78,6 +80,7 @@ def gpu_checks(facts: GpuFacts) -> list[Check]:
         *_persistence(facts.test),
         *_processes(facts),
         *_confined(facts),
+        *_rights(facts),
         *_kernel_log(facts),
     ]
 
@@ -296,6 +299,15 @@ def _confined(facts: GpuFacts) -> Iterator[Check]:
         yield Check(
             "collector's view", State.WARNING, finding, "leave ProtectProc= and ProcSubset= out of its systemd unit"
         )
+
+
+def _rights(facts: GpuFacts) -> Iterator[Check]:
+    for gpu in facts.test.gpus:
+        refused = facts.refused_calls.get(gpu.uuid, frozenset())
+        if better := sorted(call for call in refused if gpu.calls.get(call) == "ok"):
+            finding = f"on GPU {gpu.index} it is refused what this user is answered: {_listed(map(_spoken, better))}"
+            hint = "run it as this user, or give its systemd unit the right by AmbientCapabilities="
+            yield Check("collector's view", State.WARNING, finding, hint)
 
 
 def _kernel_log(facts: GpuFacts) -> Iterator[Check]:

@@ -24,6 +24,7 @@ from store.errors import GpuledgerError, NoLedgerError
 FREE_BYTES_MIN = 1 << 30
 ASK_LIMIT_S = 2.0
 _TIME_ERROR = 5  # adjtimex(2): the clock is not synchronized to a reliable server
+_REFUSED = "no_permission"
 _TIMEX_BYTES = 512  # struct timex takes 208
 
 
@@ -61,6 +62,15 @@ def _newest_start(source: LocalSource) -> str | None:
     with source.engine(["ledger_event"]) as engine:
         version: str | None = engine.query(sql).to_pylist()[0]["version"]
     return version
+
+
+def refused_calls(folder: Path) -> dict[str, frozenset[str]]:
+    """UUID of each GPU to the calls that were refused to the collector, as it told last."""
+    sql = "select gpu_uuid, max_by(capabilities, seq) as calls from inventory where gpu_uuid is not null group by all"
+    with LocalSource(folder).engine(["inventory"]) as engine:
+        rows = engine.query(sql).to_pylist()
+    told = {row["gpu_uuid"]: json.loads(row["calls"] or "{}") for row in rows}
+    return {uuid: frozenset(call for call, how in calls.items() if how == _REFUSED) for uuid, calls in told.items()}
 
 
 def _recording(status: LedgerStatus) -> Check:

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from collector.driver_files import Confinement, confinement, driver_files
+from collector.driver_files import confinement, driver_files
 from collector.kernel_log import KernelLog
 from collector.self_test import STEP_LIMIT_S, GpuAnswers, self_test
 from gpuledger import __version__
@@ -23,6 +23,7 @@ from gpuledger.checks_recording import (
     ledger_checks,
     port_checks,
     refusal,
+    refused_calls,
     settings_check,
 )
 from gpuledger.findings import Check, exit_code, lines, verdict
@@ -149,9 +150,6 @@ def _gpu_facts(where: Surroundings, status: LedgerStatus | None) -> GpuFacts:
         kernel_log_refusal="" if readable else log.status(),
         visible_pids=frozenset(pid for pid in pids if (proc / str(pid)).exists()),
         own=confinement(proc / "self"),
-        collector=_confinement_of(proc, pid) if pid else None,
+        refused_calls=refused_calls(status.folder) if status and pid else {},
+        collector=confinement(proc / str(pid)) if pid else None,
     )
-
-
-def _confinement_of(proc: Path, pid: int) -> Confinement:
-    return confinement(proc / str(pid))
