@@ -225,13 +225,13 @@ def _tested(nvml: Nvml, device: Listed, everything: Sequence[Listed]) -> dict[st
     pids = sorted(processes.read(SystemClock().now()))
     _tell(step=f"{name}: what it is")
     description, failed = described(nvml, device, everything, row.values)
-    capabilities = [one for reading in (*readings, *instead, processes) for one in reading.capabilities]
+    capabilities = [one for reading in (*readings, *instead) for one in reading.capabilities]
     return {
         "index": device.index,
         "uuid": device.uuid,
         "parent_uuid": device.parent.uuid if device.parent else None,
         "description": {column: value for column, value in description.items() if isinstance(value, str | bool)},
-        "calls": {**statuses(capabilities), **failed},
+        "calls": {**statuses([*capabilities, *processes.capabilities]), **failed},
         "absent": row.absence,
         "values": row.values,
         "pids": pids,
