@@ -6,17 +6,19 @@ that belongs beside the NULL, or `DriverAway`, when there is nobody to ask. Fact
 - pynvml's error class is unhashable, so errors are told apart by their number.
 - Newer names replace older ones (TemperatureV, ClocksEventReasons); an older driver lacks the new symbol, and an
   older nvidia-ml-py the new name, so a call may have a second name to fall back on.
-- pynvml's own nvmlDeviceGetFieldValues builds its array anew and catches a TypeError per field, 54 µs for 40
-  fields; an array kept from tick to tick and a cached function pointer take 1 to 3 µs.
+- pynvml's wrappers build their structs anew at each call, and reading a member of one goes through Python: 54 µs for
+  40 field values, 60 µs for 50 samples. What is asked at every tick is a `Call` instead: the function pointer and the
+  memory for its answer, kept; 1 to 3 µs.
 - nvmlShutdown leaves the library mapped, so after a driver upgrade every nvmlInit fails with a version mismatch
   until the old mapping is gone.
 """
 
 import _ctypes
 import ctypes
-from collections.abc import Callable, Sequence
+import struct
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NewType
+from typing import Any, Literal, NewType
 
 import pynvml
 
@@ -52,7 +54,6 @@ _AWAY_WORDS = {
 _NOT_AVAILABLE = frozenset(
     {pynvml.NVML_VALUE_NOT_AVAILABLE_uint.value, pynvml.NVML_VALUE_NOT_AVAILABLE_ulonglong.value}
 )
-_VALUE_MEMBERS = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")
 
 
 class Absent(Exception):  # noqa: N818 - not an error: the answer to a question is that there is no value
@@ -110,9 +111,15 @@ class Nvml:
         return _call(_bound(last), *arguments, **options)
 
     def close(self) -> None:
+        """End the session and unmap the library."""
         with suppress(pynvml.NVMLError):
             pynvml.nvmlShutdown()
         _unload()
+
+
+def address(handle: Any) -> int | None:
+    """What a handle points to: the same for all handles of one device in one session."""
+    return ctypes.cast(handle, ctypes.c_void_p).value
 
 
 def _bound(name: str) -> Callable[..., Any]:
@@ -125,11 +132,26 @@ def _bound(name: str) -> Callable[..., Any]:
 
 def _call(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     try:
-        return function(*arguments, **options)
+        answer = function(*arguments, **options)
     except pynvml.NVMLError as error:
-        if error.value in _DRIVER_AWAY:
-            raise DriverAway(_AWAY_WORDS.get(error.value, "the NVIDIA driver went away")) from None
-        raise Absent(absence_reason(error.value), error.value) from None
+        refuse(error.value)
+        raise
+    # Some of pynvml's functions forget to decode what they give.
+    return answer.decode(errors="replace") if isinstance(answer, bytes) else answer
+
+
+def refuse(code: int) -> None:
+    """Raise what an NVML return code stands for; nothing for 0.
+
+    Raises:
+        Absent: No value, with the reason.
+        DriverAway: The driver is gone.
+    """
+    if code == pynvml.NVML_SUCCESS:
+        return
+    if code in _DRIVER_AWAY:
+        raise DriverAway(_AWAY_WORDS.get(code, "the NVIDIA driver went away")) from None
+    raise Absent(absence_reason(code), code) from None
 
 
 def _unload() -> None:
@@ -143,50 +165,110 @@ def _unload() -> None:
         _ctypes.dlclose(library._handle)  # noqa: SLF001 - nor has ctypes
 
 
-def union_value(value_type: int, value: Any) -> int | float | AbsenceReason:
-    """The member of an NVML value union that its type names, or why it is none."""
-    if value_type >= len(_VALUE_MEMBERS):
-        return AbsenceReason.NOT_SUPPORTED  # a type of a later driver
-    number: int | float = getattr(value, _VALUE_MEMBERS[value_type])
-    return number if number not in _NOT_AVAILABLE else AbsenceReason.NO_DATA
+class Call:
+    """One of the driver's functions with its arguments, made as often as wanted.
+
+    Args:
+        name: The symbol, with its version.
+        arguments: As ctypes takes them: handles, ctypes values, `byref` of the memory that takes the answer.
+    """
+
+    __slots__ = ("_arguments", "_function", "_name")
+
+    def __init__(self, name: str, *arguments: Any) -> None:
+        self._name = name
+        self._arguments = arguments
+        self._function: Callable[..., int] | None = None
+
+    def __call__(self) -> None:
+        """Make the call.
+
+        Raises:
+            Absent: The driver did not answer, with the reason.
+            DriverAway: The driver is gone.
+        """
+        if code := self.code():
+            refuse(code)
+
+    def code(self) -> int:
+        """Make the call and give NVML's return code, for a caller to whom not only 0 is an answer."""
+        if self._function is None:
+            self._function = _call(pynvml._nvmlGetFunctionPointer, self._name)  # noqa: SLF001 - its cache is ours too
+        return self._function(*self._arguments)
+
+
+def plain(structure: type[ctypes.Structure]) -> type[Any]:
+    """A structure of pynvml's layout whose members are read at C's speed, not through pynvml's `__getattribute__`."""
+    return type(structure.__name__, (ctypes.Structure,), {"_fields_": structure._fields_})
+
+
+def numbers(value_type: int, records: memoryview, record_bytes: int, offset: int) -> Sequence[float | AbsenceReason]:
+    """NVML's value unions, one in each record, by the type of all of them; a reason for each that holds no value."""
+    word = _VALUE_FORMATS.get(value_type)
+    if word is None:
+        return [AbsenceReason.NOT_SUPPORTED] * (len(records) // record_bytes)  # a type of a later driver
+    size = struct.calcsize(word)
+    values: Sequence[float] = records.cast(word)[offset // size :: record_bytes // size].tolist()
+    if _NOT_AVAILABLE.isdisjoint(values):
+        return values
+    return [AbsenceReason.NO_DATA if value in _NOT_AVAILABLE else value for value in values]
+
+
+_VALUE_FORMATS: Mapping[int, Literal["d", "I", "L", "Q", "q", "i", "H"]] = {
+    pynvml.NVML_VALUE_TYPE_DOUBLE: "d",
+    pynvml.NVML_VALUE_TYPE_UNSIGNED_INT: "I",
+    pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG: "L",
+    pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG: "Q",
+    pynvml.NVML_VALUE_TYPE_SIGNED_LONG_LONG: "q",
+    5: "i",  # signed int and unsigned short: an older nvidia-ml-py has no names for them
+    6: "H",
+}
+"""NVML's value types and what `struct` calls them."""
 
 
 class FieldBatch:
-    """A fixed set of field values, asked for in one call into memory that is kept.
+    """A fixed set of field values of one GPU, asked for in one call into memory that is kept.
 
     Args:
+        device: The GPU.
         fields: Field id and scope of each.
     """
 
-    def __init__(self, fields: Sequence[tuple[int, int]]) -> None:
-        self._array = (pynvml.c_nvmlFieldValue_t * len(fields))()
-        for slot, (field_id, scope) in zip(self._array, fields, strict=True):
-            slot.fieldId, slot.scopeId, slot.nvmlReturn = field_id, scope, pynvml.NVML_ERROR_UNKNOWN
-        self._question = bytes(self._array)
+    _SLOT = struct.Struct("=IIqqII8s")  # as c_nvmlFieldValue_t: id, scope, time, latency, type, code, value
 
-    def read(self, device: Handle) -> list[int | float | AbsenceReason]:
-        """The value of each field on that GPU, or why it has none.
+    def __init__(self, device: Handle, fields: Sequence[tuple[int, int]]) -> None:
+        empty = (0, 0, 0, pynvml.NVML_ERROR_UNKNOWN, bytes(8))
+        self._question = b"".join(self._SLOT.pack(field_id, scope, *empty) for field_id, scope in fields)
+        self._memory = ctypes.create_string_buffer(self._question, len(self._question))
+        self._call = Call("nvmlDeviceGetFieldValues", device, len(fields), self._memory)
+        self.sampled_at_us: int | None = None
+        """The driver's time of the newest value read last, microseconds UTC; None where it gives none."""
+
+    def read(self) -> list[tuple[int, float | AbsenceReason]]:
+        """For each field NVML's return code, and its value or why it has none.
 
         Raises:
             Absent: The GPU answered none of them, with the reason.
             DriverAway: The driver is gone.
         """
-        # A slot that the driver leaves as it is must not look like an answer, let alone another GPU's.
-        ctypes.memmove(self._array, self._question, len(self._question))
-        _call(self._ask, device)
-        return [self._value(slot) for slot in self._array]
+        # A slot that the driver leaves as it is must not look like an answer of the tick before.
+        ctypes.memmove(self._memory, self._question, len(self._question))
+        self._call()
+        answers: list[tuple[int, float | AbsenceReason]] = []
+        newest_us = 0
+        for _, _, sampled_at_us, _, value_type, code, union in self._SLOT.iter_unpack(self._memory):
+            if code:
+                answers.append((code, absence_reason(code)))
+                continue
+            newest_us = max(newest_us, sampled_at_us)
+            answers.append((code, _number(value_type, union)))
+        self.sampled_at_us = newest_us or None
+        return answers
 
-    def _ask(self, device: Handle) -> None:
-        function = pynvml._nvmlGetFunctionPointer("nvmlDeviceGetFieldValues")  # noqa: SLF001 - cached by pynvml
-        pynvml._nvmlCheckReturn(function(device, len(self._array), ctypes.byref(self._array)))  # noqa: SLF001
 
-    @staticmethod
-    def _value(slot: Any) -> int | float | AbsenceReason:
-        if slot.nvmlReturn != pynvml.NVML_SUCCESS:
-            return absence_reason(slot.nvmlReturn)
-        return union_value(slot.valueType, slot.value)
-
-    @property
-    def sampled_at_us(self) -> int | None:
-        """The driver's time of the newest value read last, microseconds UTC; None where it gives none."""
-        return max((slot.timestamp for slot in self._array if slot.nvmlReturn == 0), default=0) or None
+def _number(value_type: int, union: bytes) -> float | AbsenceReason:
+    word = _VALUE_FORMATS.get(value_type)
+    if word is None:
+        return AbsenceReason.NOT_SUPPORTED
+    value: float = struct.unpack_from(word, union)[0]
+    return AbsenceReason.NO_DATA if value in _NOT_AVAILABLE else value

@@ -51,6 +51,8 @@ class AbsenceReason(StrEnum):
     LOST = "lost"  # the device is gone: fallen off the bus, being reset
     NO_DATA = "no_data"  # it was asked and had nothing to say
     STALE = "stale"  # the newest reading is too old to stand for now
+    SUSPECT = "suspect"  # the device said 0, which cannot be true
+    SUSPENDED = "suspended"  # the device sleeps, or is left alone so that it can, and is not woken to be asked
 
 
 def stale_after_s(interval_s: float) -> float:
@@ -87,6 +89,7 @@ class Field:
         otel: The name OpenTelemetry gives to it.
         bits: For a set of bits: the value of each bit and the reason it stands for.
         every_seconds: How often it is read, where that is not with every row; it is NULL in the rows between.
+        is_never_zero: A device that says 0 does not know: the value is NULL, because it is suspect.
     """
 
     name: str
@@ -100,6 +103,7 @@ class Field:
     otel: str | None = None
     bits: Mapping[int, str] | None = None
     every_seconds: float | None = None
+    is_never_zero: bool = False
 
     @property
     def is_measured(self) -> bool:
@@ -227,6 +231,7 @@ def _clock(domain: str, source: str, dcgm: str | None) -> Field:
         source,
         family=Family("dgx_gpu_clock_hertz", (("domain", domain),)),
         dcgm=dcgm,
+        is_never_zero=domain in ("sm", "memory"),
     )
 
 
@@ -310,7 +315,7 @@ GPU_SAMPLE = Kind(
         _gauge("bar1_used_bytes", "int64", "Used BAR1 memory.", "nvmlDeviceGetBAR1MemoryInfo", dcgm="DCGM_FI_DEV_BAR1_USED", every_seconds=WARM_SECONDS),
         _gauge("bar1_total_bytes", "int64", "Total BAR1 memory.", "nvmlDeviceGetBAR1MemoryInfo", dcgm="DCGM_FI_DEV_BAR1_TOTAL", every_seconds=WARM_SECONDS),
         # Temperature
-        _gauge("temperature_celsius", "float32", "Temperature of the GPU die.", "nvmlDeviceGetTemperatureV", dcgm="DCGM_FI_DEV_GPU_TEMP", otel="hw.temperature"),
+        _gauge("temperature_celsius", "float32", "Temperature of the GPU die.", "nvmlDeviceGetTemperatureV", dcgm="DCGM_FI_DEV_GPU_TEMP", otel="hw.temperature", is_never_zero=True),
         _gauge("memory_temperature_celsius", "float32", "Temperature of the device memory.", "field 82", dcgm="DCGM_FI_DEV_MEMORY_TEMP", otel="hw.temperature"),
         _gauge("thermal_margin_celsius", "float32", "Degrees left until the nearest slowdown.", "nvmlDeviceGetMarginTemperature", dcgm="DCGM_FI_DEV_GPU_TEMP_LIMIT", every_seconds=WARM_SECONDS),
         _limit("slowdown_temperature_celsius", "slowdown", "Temperature at which hardware slowdown begins.", "nvmlDeviceGetTemperatureThreshold", "DCGM_FI_DEV_SLOWDOWN_TEMP"),
@@ -318,13 +323,13 @@ GPU_SAMPLE = Kind(
         _limit("slowdown_margin_celsius", "slowdown_margin", "Slowdown limit on the margin's own scale; may be negative.", "field 194"),
         _limit("shutdown_margin_celsius", "shutdown_margin", "Shutdown limit on the margin's own scale; may be negative.", "field 193"),
         # Power
-        _gauge("power_watts", "float32", "Board power, averaged by the driver over one second on Ampere and newer (not GA100).", "field 185 or nvmlDeviceGetPowerUsage", family=Family("dgx_gpu_power_usage_watts"), dcgm="DCGM_FI_DEV_POWER_USAGE", otel="hw.power"),
-        _gauge("power_instant_watts", "float32", "Board power at this instant.", "field 186", dcgm="DCGM_FI_DEV_POWER_USAGE_INSTANT"),
+        _gauge("power_watts", "float32", "Board power, averaged by the driver over one second on Ampere and newer (not GA100).", "field 185 or nvmlDeviceGetPowerUsage", family=Family("dgx_gpu_power_usage_watts"), dcgm="DCGM_FI_DEV_POWER_USAGE", otel="hw.power", is_never_zero=True),
+        _gauge("power_instant_watts", "float32", "Board power at this instant.", "field 186", dcgm="DCGM_FI_DEV_POWER_USAGE_INSTANT", is_never_zero=True),
         _gauge("power_minimum_watts", "float32", "Least of the driver's own samples since the row before.", "nvmlDeviceGetSamples TOTAL_POWER"),
         _gauge("power_maximum_watts", "float32", "Greatest of the driver's own samples since the row before.", "nvmlDeviceGetSamples TOTAL_POWER"),
         _gauge("power_mean_watts", "float32", "Mean of the driver's own samples since the row before.", "nvmlDeviceGetSamples TOTAL_POWER"),
         _gauge("power_sample_count", "int32", "How many samples the driver gave since the row before.", "nvmlDeviceGetSamples TOTAL_POWER"),
-        _gauge("power_limit_watts", "float32", "Power limit in force, the least of all limits set.", "field 190 or nvmlDeviceGetEnforcedPowerLimit", dcgm="DCGM_FI_DEV_ENFORCED_POWER_LIMIT"),
+        _gauge("power_limit_watts", "float32", "Power limit in force, the least of all limits set.", "field 190 or nvmlDeviceGetEnforcedPowerLimit", dcgm="DCGM_FI_DEV_ENFORCED_POWER_LIMIT", is_never_zero=True),
         _counter("energy_joules", "decimal", "Energy used since the driver was loaded.", "field 83", dcgm="DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", otel="hw.energy"),
         # Clocks and what holds them down
         _clock("sm", "nvmlDeviceGetClockInfo SM", "DCGM_FI_DEV_SM_CLOCK"),
@@ -597,7 +602,7 @@ INVENTORY = Kind(
     row="what the machine is, written when it changes",
     cadence="on change",
     fields=(
-        _label("subject", "string", "host or gpu."),
+        _label("subject", "string", "host, gpu or mig."),
         _label("source", "string", "nvml, host, or demo for data made up by --source demo."),
         _label("gpu_uuid", "string", "The GPU it is about.", "nvmlDeviceGetUUID"),
         _label("gpu_index", "int32", "NVML index at this moment."),
@@ -616,16 +621,21 @@ INVENTORY = Kind(
         _state("memory_kind", "string", "dedicated or unified."),
         _gauge("memory_total_bytes", "int64", "Memory of the GPU or the host."),
         _gauge("power_limit_watts", "float32", "Power limit in force.", "nvmlDeviceGetEnforcedPowerLimit"),
+        _state("compute_mode", "string", "default, exclusive_process or prohibited.", "nvmlDeviceGetComputeMode"),
+        _gauge("power_limit_minimum_watts", "float32", "Least power limit that can be set.", "nvmlDeviceGetPowerManagementLimitConstraints", dcgm="DCGM_FI_DEV_POWER_MGMT_LIMIT_MIN"),
+        _gauge("power_limit_maximum_watts", "float32", "Greatest power limit that can be set.", "nvmlDeviceGetPowerManagementLimitConstraints", dcgm="DCGM_FI_DEV_POWER_MGMT_LIMIT_MAX"),
         _gauge("power_limit_default_watts", "float32", "Power limit the board ships with.", "nvmlDeviceGetPowerManagementDefaultLimit"),
         _gauge("clock_sm_maximum_hertz", "int64", "Highest SM clock.", "nvmlDeviceGetMaxClockInfo"),
         _gauge("clock_memory_maximum_hertz", "int64", "Highest memory clock.", "nvmlDeviceGetMaxClockInfo"),
         _state("pcie_link_maximum_generation", "int32", "Highest PCIe generation of card and slot.", "nvmlDeviceGetMaxPcieLinkGeneration"),
         _state("pcie_link_maximum_width_lanes", "int32", "Widest PCIe link of card and slot.", "nvmlDeviceGetMaxPcieLinkWidth"),
+        _label("gsp_firmware_version", "string", "Firmware of the GPU's system processor.", "nvmlDeviceGetGspFirmwareVersion"),
+        _label("inforom_version", "string", "Version of the board's InfoROM image.", "nvmlDeviceGetInforomImageVersion"),
         _label("os_name", "string", "Operating system.", "/etc/os-release"),
         _label("kernel_version", "string", "Kernel release.", "uname(2)"),
         _label("cpu_model", "string", "CPU model.", "/proc/cpuinfo"),
         _gauge("cpu_count", "int32", "Logical CPUs."),
-        _label("capabilities", "json", "What could not be read and why: an object from field to reason."),
+        _label("capabilities", "json", "How the last try of each call went: an object from NVML function or field to ok, not_supported, missing_symbol, no_permission or error and its code."),
         _label("attributes", "json", "What else is known of it."),
     ),
 )  # fmt: skip

@@ -150,7 +150,8 @@ class Seen:
 
     @property
     def told(self) -> list[str]:
-        return [values["message"] for values in self.of("gpu_event")]
+        """What happened to the GPUs themselves, without what held their clocks."""
+        return [values["message"] for values in self.of("gpu_event") if "throttle_reason" not in values]
 
 
 def _hot(row: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ def begin(options: dict[str, Any]) -> None:
     if probe:
         probe.close()
     probe = GpuProbe(
-        **{name: Path(value) if name in ("proc", "kernel_log") else value for name, value in options.items()}
+        **{name: Path(value) if name in ("proc", "sys", "kernel_log") else value for name, value in options.items()}
     )
 
 
