@@ -55,8 +55,9 @@ MACHINES = (
     ),
     Machine(
         "laptop",
-        "as a consumer GPU; power limits are often not told",
-        Seen.UNVERIFIED,
+        "as a consumer GPU; one that sleeps is not woken and its rows say `suspended`; power limits are often not told",
+        Seen.STAND_IN,
+        ("tests/collector/test_runtime_power.py",),
     ),
     Machine(
         "unified memory (DGX Spark GB10)",
@@ -65,13 +66,19 @@ MACHINES = (
         ("tests/collector/test_gpu.py",),
     ),
     Machine(
+        "MIG (A100, H100, H200, B200)",
+        "a row for the GPU and one for each MIG device, which has memory, BAR1 and, from Hopper on, activity of its own; power, temperature and clocks are the GPU's",
+        Seen.STAND_IN,
+        ("tests/collector/test_gpu_mig.py",),
+    ),
+    Machine(
         "Grace Hopper, Grace Blackwell (GH200, GB200)",
         "as the data centre; with the CPU in the same module, power of the module and the C2C links come on top",
         Seen.UNVERIFIED,
     ),
     Machine(
         "Jetson (Orin, Thor)",
-        "what its partial NVML answers, and memory as unified; early in a boot zeros are possible, and what was refused is asked again every 10 minutes",
+        "what its partial NVML answers, and memory as unified; early in a boot a zero that cannot be true says `suspect`, and what was refused is asked again within 10 minutes",
         Seen.UNVERIFIED,
     ),
     Machine(
@@ -154,9 +161,9 @@ def _features() -> Iterator[str]:
 def _our_cells(metric: Metric) -> list[str]:
     ours = our_columns(metric)
     if not ours:
-        return [f"no: {metric.why_not}", "", "", ""]
+        return [f"no: {metric.why_not}" if metric.why_not else "not yet", "", "", ""]
     return [
-        _listed(_named(kind, column) for kind, column in ours),
+        _listed([*(_named(kind, column) for kind, column in ours if column.name != "attributes"), *_keys(metric)]),
         _listed(_cadence(kind, column) for kind, column in ours),
         _listed(column.source for _, column in ours),
         _listed(f"`{column.dcgm}`" for _, column in ours if column.dcgm),
@@ -169,8 +176,16 @@ def our_columns(metric: Metric) -> list[tuple[Kind, Field]]:
     return list(found.values())
 
 
+def _keys(metric: Metric) -> Iterator[str]:
+    """What stands under a key of `attributes`, as a query asks for it."""
+    for pattern in metric.ours.split():
+        column, has_key, key = pattern.partition(":")
+        if has_key:
+            yield f"`{column} ->> '{key}'`"
+
+
 def _matching(pattern: str) -> Iterator[tuple[Kind, Field]]:
-    name, _, column_pattern = pattern.rpartition(".")
+    name, _, column_pattern = pattern.partition(":")[0].rpartition(".")
     kinds = [KINDS[name]] if name in KINDS else [] if name else [GPU_SAMPLE]
     return ((kind, column) for kind in kinds for column in kind.fields if fnmatchcase(column.name, column_pattern))
 

@@ -70,7 +70,8 @@ class Metric:
 
     Args:
         what: What the reading says.
-        ours: Patterns of our columns, in `kind.column` or `column` form, separated by spaces.
+        ours: Patterns of our columns, in `kind.column` or `column` form, separated by spaces; `:key` behind one that
+            holds JSON.
         peers: Keys of the peers that record it, one with `?` where it is optional there.
         why_not: Why none of our columns holds it.
     """
@@ -185,7 +186,7 @@ METRICS: Mapping[str, Sequence[Metric]] = {
         Metric("errors: CRC, replay, recovery, ECC", "nvlink_*crc* nvlink_*repla* nvlink_*recover* nvlink_*ecc*", "dcgm? gpud netdata? datadog"),
         Metric("links in use, present, to a switch", "nvlink*_active* nvlink*_total* nvlink*_count nvlink*_switch*", "gpud datadog"),
         Metric("each link: traffic", "nvlink_sample.*tx_bytes nvlink_sample.*rx_bytes", "nvitop datadog"),
-        Metric("each link: state, speed, version, far end", "nvlink_sample.active nvlink_sample.version nvlink_sample.remote* nvlink_sample.speed*", "allsmi gpud? datadog"),
+        Metric("each link: state, speed, version, far end", "inventory.attributes:nvlinks nvlink_sample.active nvlink_sample.version nvlink_sample.remote* nvlink_sample.speed*", "allsmi gpud? datadog"),
         Metric("each link: errors", "nvlink_sample.*error* nvlink_sample.*crc* nvlink_sample.*repla*", "datadog"),
         Metric("each link of NVLink 5: packets, bit errors, recoveries, FEC", "nvlink_sample.*packets* nvlink_sample.*symbol* nvlink_sample.*effective* nvlink_sample.*fec*", "datadog"),
         Metric("each link of NVLink 5: retransmission below the packets (PLR)", "", "datadog", "a register read for which the recorder would have to be root"),
@@ -193,7 +194,7 @@ METRICS: Mapping[str, Sequence[Metric]] = {
         Metric("C2C mode", "inventory.c2c_*", "smi"),
         Metric("fabric: state, health", "fabric_*", "smi gpud netdata?"),
         Metric("fabric: clique, cluster", "inventory.fabric_*", "smi gpud?"),
-        Metric("what lies between two GPUs", "inventory.topology", "dcgm? gpud?"),
+        Metric("what lies between two GPUs", "inventory.attributes:nearest_common", "dcgm? gpud?"),
         Metric("NVSwitch", "", "netdata?", "not in NVML: DCGM reads it from the switch's own library"),
         Metric("InfiniBand", "", "gpud", "not in NVML; counters of the network are the host's"),
         Metric("log of the fabric manager, NCCL, peer memory module", "", "gpud", "not in NVML; texts of other programs"),
@@ -212,7 +213,7 @@ METRICS: Mapping[str, Sequence[Metric]] = {
     ),
     "MIG and vGPU": (
         Metric("instances: identity", "mig_gpu_instance_id mig_compute_instance_id", "dcgm smi? nvitop? allsmi netdata datadog telegraf"),
-        Metric("instances: profile", "inventory.mig_profile", "dcgm smi?"),
+        Metric("instances: profile, slices, engines", "inventory.name inventory.attributes:multiprocessor_count inventory.attributes:gpu_instance_slice_count", "dcgm smi?"),
         Metric("instances: memory", "memory_used_bytes memory_total_bytes", "dcgm smi? allsmi netdata datadog telegraf"),
         Metric("instances: activity", "sm_active_ratio tensor_active_ratio", "dcgm smi? allsmi datadog"),
         Metric("MIG mode", "inventory.mig_enabled", "smi allsmi netdata"),
@@ -234,8 +235,8 @@ METRICS: Mapping[str, Sequence[Metric]] = {
         Metric("InfoROM versions", "inventory.inforom_*", "dcgm? smi"),
         Metric("PCI device and subsystem", "inventory.pci_device_id inventory.pci_subsystem_id", "smi"),
         Metric("module, slot, tray, chassis", "inventory.module_id inventory.platform*", "smi"),
-        Metric("NUMA node, CPUs nearby", "inventory.numa_node inventory.cpu_affinity", "allsmi"),
-        Metric("cores", "inventory.core*", "datadog"),
+        Metric("NUMA node, CPUs nearby", "inventory.attributes:numa_node inventory.attributes:cpu_affinity", "allsmi"),
+        Metric("cores", "inventory.attributes:cores_count", "datadog"),
         Metric("addressing mode", "inventory.addressing_mode", "smi"),
         Metric("DRAM encryption", "inventory.dram_encryption*", "smi"),
         Metric("GPU operation mode", "", "smi", "a switch of Kepler boards"),

@@ -21,6 +21,12 @@ def test_a_row_that_says_why_we_lack_it_names_no_column():
     assert [row.what for row in ROWS if row.why_not and row.ours] == []
 
 
+def test_every_key_of_the_attributes_is_one_that_the_collector_writes():
+    keys = {pattern.partition(":")[2] for row in ROWS for pattern in row.ours.split() if ":" in pattern}
+    written = (ROOT / "collector/gpu_description.py").read_text()
+    assert [key for key in sorted(keys) if f'"{key}"' not in written] == []
+
+
 def test_the_cells_of_a_row_come_from_the_declarations():
     row = Metric("temperature and Xid", "slowdown_temp* gpu_event.xid memory_used_bytes", "smi? dcgm")
     assert [f"{kind.name}.{column.name}" for kind, column in our_columns(row)] == [
