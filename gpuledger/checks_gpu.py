@@ -313,8 +313,10 @@ def _rights(facts: GpuFacts) -> Iterator[Check]:
 def _kernel_log(facts: GpuFacts) -> Iterator[Check]:
     if facts.kernel_log_refusal:
         hint = (
-            "sudo sysctl kernel.dmesg_restrict=0, or in the systemd unit AmbientCapabilities=CAP_SYSLOG: some Xids are "
-            "told there alone"
+            "start it with --device /dev/kmsg --cap-add SYSLOG: some Xids are told there alone"
+            if facts.files.sandbox
+            else "in a systemd unit AmbientCapabilities=CAP_SYSLOG, or sudo sysctl kernel.dmesg_restrict=0: some Xids "
+            "are told there alone"
         )
         yield Check("kernel log", State.WARNING, facts.kernel_log_refusal, hint)
         return

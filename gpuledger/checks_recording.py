@@ -76,7 +76,7 @@ def refused_calls(folder: Path) -> dict[str, frozenset[str]]:
 def _recording(status: LedgerStatus) -> Check:
     newest = f"newest sample {age_words(status.newest_age_s)} old"
     if status.is_recording:
-        details = tuple(f"{name}: {words}" for name, words in status.probes.items())
+        details = tuple(f"{name}: {words}" for name, words in status.probes.items() if words != name)
         return Check("recording", State.OK, f"by pid {status.collector_pid}, {newest}", details=details)
     if status.collector_pid:
         finding = f"pid {status.collector_pid} holds the ledger, and sampling has stopped: {newest}"

@@ -328,7 +328,10 @@ def test_persistence_is_for_servers(machine):
 
 def test_a_kernel_log_that_may_not_be_read(machine):
     (machine.root / "dev/kmsg").unlink()
-    assert "warning  kernel log     there is no " in machine.printed("gpu 0\n")
+    machine.write(".dockerenv")
+    printed = machine.printed("gpu 0\n")
+    assert "warning  kernel log     there is no " in printed
+    assert "→ start it with --device /dev/kmsg --cap-add SYSLOG: some Xids are told there alone" in printed
 
 
 # --- findings that need a machine of their own
@@ -493,7 +496,7 @@ def record(folder: Path, *, age_s: float, version: str = __version__) -> None:
     with Ledger(folder, host="spark-1") as ledger:
         time_us = time.time_ns() // 1000 - round(age_s * 1e6)
         start = Event("ledger_event", time_us, {"event": "start", "gpuledger_version": version})
-        probe = Event("ledger_event", time_us, {"event": "probe_status", "probe": "gpu", "message": "gpu: 2 GPUs"})
+        probe = Event("ledger_event", time_us, {"event": "probe_status", "probe": "gpu", "message": "2 GPUs"})
         sample = {"interval_seconds": 60.0, "counter_epoch": 0, "cpu_utilization_percent": 1.0}
         ledger.append([start, probe, Event("system_sample", time_us, sample)])
 
@@ -505,6 +508,7 @@ def test_a_collector_of_another_version_is_told_beside_what_it_records(gpuledger
     lock.close()
     assert "view" not in out
     assert f"by pid {os.getpid()}, newest sample " in out
+    assert re.search(r"^ +gpu: 2 GPUs$", out, re.MULTILINE)
     assert f"warning  version       the collector that runs is of 0.0.1, this is {__version__}\n" in out
 
 
