@@ -30,6 +30,7 @@ from collector.nvml import Absent, DriverAway, Nvml
 from collector.probe import Row
 
 STEP_LIMIT_S = 20.0  # without persistence mode, a driver brings a GPU up in 1 to 3 s, and all of them in one call
+START_LIMIT_S = 60.0  # until the first line: Python's own start, which a loaded machine may hold up
 BETWEEN_PASSES_S = 0.15  # GPM compares two samples, at least 100 ms apart (nvml.h)
 
 
@@ -115,7 +116,7 @@ def _waited(child: subprocess.Popen[bytes], lines: IO[bytes], step_limit_s: floa
             return child.wait(timeout=0.05)
         if (now_size := os.fstat(lines.fileno()).st_size) != size:
             size, since_s = now_size, time.monotonic()
-        elif time.monotonic() - since_s > step_limit_s:
+        elif time.monotonic() - since_s > (step_limit_s if size else max(step_limit_s, START_LIMIT_S)):
             child.kill()
             with suppress(subprocess.TimeoutExpired):  # a process that waits in the kernel cannot be killed
                 child.wait(timeout=1.0)

@@ -12,9 +12,8 @@ from gpuledger.findings import Check, State
 from store.events import GPU_SAMPLE, AbsenceReason
 from store.xid import advice_for
 
-_DOCKER = "start it with --gpus all -e NVIDIA_DRIVER_CAPABILITIES=utility"
 _INTO_THE_SANDBOX: Mapping[str, str] = {
-    "docker": _DOCKER,
+    "docker": "start it with --gpus all -e NVIDIA_DRIVER_CAPABILITIES=utility",
     "podman": "start it with --device nvidia.com/gpu=all (after 'nvidia-ctk cdi generate')",
     "kubernetes": "give the pod runtimeClassName: nvidia and NVIDIA_DRIVER_CAPABILITIES=utility",
     "snap": "install gpuledger outside of the snap: a strict snap does not see the driver",
