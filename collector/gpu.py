@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,10 @@ _NEVER_ZERO = [column.name for column in GPU_SAMPLE.fields if column.is_never_ze
 
 @dataclass(slots=True, eq=False)
 class _Session:
-    """What belongs to one GPU or MIG device for as long as its handle is good."""
+    """What belongs to one GPU or MIG device for as long as its handle is good; readings by how often they are made."""
 
     device: Listed
-    readings: Sequence[Reading]
+    readings: Mapping[float, Sequence[Reading]]
     substitutes: Sequence[Reading]
     processes: GpuProcesses | None
     is_described: bool = False
@@ -43,7 +44,7 @@ class _Session:
 
     @property
     def capabilities(self) -> Iterator[Capability]:
-        for reading in (*self.readings, *self.substitutes):
+        for reading in (*chain.from_iterable(self.readings.values()), *self.substitutes):
             yield from reading.capabilities
         if self.processes:
             yield from self.processes.capabilities
@@ -81,15 +82,14 @@ class _Gpu:
         row = Row()
         if self.session is None:
             return row
-        for reading in self.session.readings:
-            if reading.every_s in due:
+        for every_s in due:
+            for reading in self.session.readings.get(every_s, ()):
                 row.put(reading.answers(now))
         for reading in self.session.substitutes:
             if not row.absence.keys().isdisjoint(reading.columns):
                 row.fill(reading.answers(now))
-        for column in _NEVER_ZERO:
-            if row.values.get(column) == 0:
-                row.put({column: AbsenceReason.SUSPECT})
+        if 0 in map(row.values.get, _NEVER_ZERO):
+            row.put({column: AbsenceReason.SUSPECT for column in _NEVER_ZERO if row.values.get(column) == 0})
         return row
 
 
@@ -249,10 +249,11 @@ class GpuProbe:
     def _session(self, device: Listed, *, is_divided: bool) -> _Session:
         if device.parent and device.gpu_instance_id is not None:
             readings = mig_readings(device.handle, device.parent.handle, device.gpu_instance_id, self._proc)
-            return _Session(device, readings, (), self._processes_on(device))
+            return _Session(device, _by_cadence(readings), (), self._processes_on(device))
         # The processes of a GPU that is divided are listed on its MIG devices, to whoever may see those.
         processes = None if is_divided else self._processes_on(device)
-        return _Session(device, gpu_readings(device.handle, self._proc), substitutes(device.handle), processes)
+        readings = gpu_readings(device.handle, self._proc)
+        return _Session(device, _by_cadence(readings), substitutes(device.handle), processes)
 
     def _processes_on(self, device: Listed) -> GpuProcesses:
         interval_s = max(self._interval_s, WARM_SECONDS)
@@ -367,6 +368,10 @@ class GpuProbe:
         if self._are_asleep:
             self._status = "the GPUs sleep and are not woken"
         return self._are_asleep
+
+
+def _by_cadence(readings: Sequence[Reading]) -> Mapping[float, Sequence[Reading]]:
+    return {every_s: [one for one in readings if one.every_s == every_s] for every_s in CADENCES_S}
 
 
 def _all_absent(reason: AbsenceReason) -> dict[str, Any]:

@@ -234,18 +234,18 @@ class FieldBatch:
         fields: Field id and scope of each.
     """
 
-    _SLOT = struct.Struct("=IIqqII8s")  # as c_nvmlFieldValue_t: id, scope, time, latency, type, code, value
-
     def __init__(self, device: Handle, fields: Sequence[tuple[int, int]]) -> None:
+        question = struct.Struct("=IIqqII8s")  # as c_nvmlFieldValue_t: id, scope, time, latency, type, code, value
         empty = (0, 0, 0, pynvml.NVML_ERROR_UNKNOWN, bytes(8))
-        self._question = b"".join(self._SLOT.pack(field_id, scope, *empty) for field_id, scope in fields)
+        self._question = b"".join(question.pack(field_id, scope, *empty) for field_id, scope in fields)
         self._memory = ctypes.create_string_buffer(self._question, len(self._question))
         self._call = Call("nvmlDeviceGetFieldValues", device, len(fields), self._memory)
+        self._expect((0,) * len(fields))
         self.sampled_at_us: int | None = None
         """The driver's time of the newest value read last, microseconds UTC; None where it gives none."""
 
-    def read(self) -> list[tuple[int, float | AbsenceReason]]:
-        """For each field NVML's return code, and its value or why it has none.
+    def read(self) -> tuple[Sequence[int], Sequence[float | AbsenceReason]]:
+        """NVML's return code for each field, and its value or why it has none.
 
         Raises:
             Absent: The GPU answered none of them, with the reason.
@@ -254,21 +254,28 @@ class FieldBatch:
         # A slot that the driver leaves as it is must not look like an answer of the tick before.
         ctypes.memmove(self._memory, self._question, len(self._question))
         self._call()
-        answers: list[tuple[int, float | AbsenceReason]] = []
-        newest_us = 0
-        for _, _, sampled_at_us, _, value_type, code, union in self._SLOT.iter_unpack(self._memory):
-            if code:
-                answers.append((code, absence_reason(code)))
-                continue
-            newest_us = max(newest_us, sampled_at_us)
-            answers.append((code, _number(value_type, union)))
-        self.sampled_at_us = newest_us or None
-        return answers
+        told = self._layout.unpack_from(self._memory)
+        if told[1::4] != self._types:  # once: a field keeps its type, and one look at the memory takes all fields
+            self._expect(told[1::4])
+            told = self._layout.unpack_from(self._memory)
+        codes, values = told[2::4], told[3::4]
+        self.sampled_at_us = max(told[0::4]) or None  # the question says 0, and so does a field that failed
+        if not any(codes) and _NOT_AVAILABLE.isdisjoint(values) and self._are_known:
+            return codes, values
+        return codes, list(map(_value_or_reason, self._types, codes, values))
+
+    def _expect(self, types: tuple[int, ...]) -> None:
+        """Be ready for values of these types."""
+        self._types = types
+        self._are_known = set(types) <= _VALUE_FORMATS.keys()
+        words = [_VALUE_FORMATS.get(value_type, "Q") for value_type in types]
+        slots = "".join(f"8xq8xII{word}{8 - struct.calcsize(word)}x" for word in words)
+        self._layout = struct.Struct("=" + slots.replace("L", "Q"))
 
 
-def _number(value_type: int, union: bytes) -> float | AbsenceReason:
-    word = _VALUE_FORMATS.get(value_type)
-    if word is None:
-        return AbsenceReason.NOT_SUPPORTED
-    value: float = struct.unpack_from(word, union)[0]
+def _value_or_reason(value_type: int, code: int, value: float) -> float | AbsenceReason:
+    if code:
+        return absence_reason(code)
+    if value_type not in _VALUE_FORMATS:
+        return AbsenceReason.NOT_SUPPORTED  # a type of a later driver
     return AbsenceReason.NO_DATA if value in _NOT_AVAILABLE else value
