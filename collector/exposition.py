@@ -19,6 +19,7 @@ from store.events import KINDS, Event, Field
 _LABELS: Mapping[str, Mapping[str, str]] = {
     "gpu_sample": {"gpu": "gpu_index", "uuid": "gpu_uuid"},
     "system_sample": {},
+    "device_sample": {"type": "device_type", "device": "device"},
 }
 """Sample kinds that are exposed, and the columns behind their labels."""
 
@@ -45,7 +46,8 @@ class LiveCollector(Collector):
         if self._is_fresh():
             yield from _info(latest)
             for kind, labels in _LABELS.items():
-                rows = [event for event in latest.events if event.kind == kind]
+                seen = latest.devices if kind == "device_sample" else latest.events
+                rows = [event for event in seen if event.kind == kind]
                 for family in prometheus_families(KINDS[kind]):
                     yield from _filled(family, labels, rows)
 

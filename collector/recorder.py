@@ -58,7 +58,7 @@ class Recorder:
     def __init__(
         self,
         pseudonyms: Pseudonyms | None,
-        open_library: Callable[[], Any] = nvml.InstalledLibrary,
+        open_library: Callable[[], Any] = nvml.installed_library,
         proc_folder: Path = Path("/proc"),
     ) -> None:
         self._pseudonyms = pseudonyms
@@ -203,7 +203,7 @@ class RecordedLibrary:
         return function if name in _UNRECORDED else _RecordedFunction(name, function, self._recorder)
 
     def close(self) -> None:
-        self._library.close()
+        nvml.close_library(self._library)
 
 
 class _RecordedFunction:
@@ -257,14 +257,22 @@ class RecordingProbe:
         interval_s: Time between two reads.
         keep_identities: Keep UUIDs, serial numbers, names and pids as they are.
         proc: Where /proc is.
+        sys: Where /sys is.
     """
 
     name = "gpu"
 
-    def __init__(self, *, interval_s: float, keep_identities: bool = False, proc: Path = Path("/proc")) -> None:
+    def __init__(
+        self,
+        *,
+        interval_s: float,
+        keep_identities: bool = False,
+        proc: Path = Path("/proc"),
+        sys: Path = Path("/sys"),
+    ) -> None:
         self._interval_s = interval_s
         self._recorder = Recorder(None if keep_identities else Pseudonyms(), proc_folder=proc)
-        self._probe = GpuProbe(interval_s=interval_s, proc=proc, kernel_log=NO_KERNEL_LOG)
+        self._probe = GpuProbe(interval_s=interval_s, proc=proc, sys=sys, kernel_log=NO_KERNEL_LOG)
         self._began = datetime.now(UTC)
         self._known: dict[int, Mapping[str, Any]] = {}
         self._identities: Literal["kept", "replaced"] = "kept" if keep_identities else "replaced"
@@ -285,7 +293,7 @@ class RecordingProbe:
 
     def close(self) -> None:
         self._probe.close()
-        nvml.use_library(nvml.InstalledLibrary)
+        nvml.use_library(nvml.installed_library)
 
     def recording(self, *, load: str, gpuledger_version: str) -> Recording:
         """What was recorded until now.

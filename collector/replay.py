@@ -96,6 +96,7 @@ class Replay:
         self._due: deque[Sequence[int]] = deque()
         self._event_sets = 0
         self._waiting = 0
+        self._has_ended = False
         self._functions = recording.functions | _GIVING_BACK | _WAITING
 
     @property
@@ -126,6 +127,12 @@ class Replay:
             self._changed.notify_all()
             if self._due and self._event_sets:  # who waits again has kept what it was handed before
                 self._changed.wait_for(lambda: not self._due and self._waiting > 0, HAND_OVER_S)
+
+    def end(self) -> None:
+        """Let nobody wait any longer."""
+        with self._changed:
+            self._has_ended = True
+            self._changed.notify_all()
 
     def _told(self) -> list[Sequence[int]]:
         """What came since the last call, up to the end of the tick."""
@@ -224,7 +231,7 @@ class Replay:
         with self._changed:
             self._waiting += 1
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._due, value_of(arguments[-1]) / 1000)
+            self._changed.wait_for(lambda: self._due or self._has_ended, value_of(arguments[-1]) / 1000)
             self._waiting -= 1
             if not self._due:
                 return int(pynvml.NVML_ERROR_TIMEOUT)
@@ -281,8 +288,9 @@ class ReplayProbe:
         self._recording = read_recording(path)
         self._is_looped = is_looped
         self._folder = TemporaryDirectory(prefix="gpuledger-replay-")
+        here = Path(self._folder.name)
         self._open_probe = partial(
-            GpuProbe, interval_s=interval_s, proc=proc or Path(self._folder.name), kernel_log=NO_KERNEL_LOG
+            GpuProbe, interval_s=interval_s, proc=proc or here, sys=here, kernel_log=NO_KERNEL_LOG
         )
         self._is_over = False
         self._began_s: float | None = None
@@ -293,12 +301,16 @@ class ReplayProbe:
         self._probe = self._open_probe()
         nvml.use_library(self._replay.open)
 
+    def _end(self) -> None:
+        self._replay.end()
+        self._probe.close()
+
     def read(self, now: Now) -> Sequence[Event]:
         if self._is_over:
             return []
         self._began_s = now.monotonic_s if self._began_s is None else self._began_s
         if self._replay.is_over(now.monotonic_s - self._began_s):
-            self._probe.close()
+            self._end()
             if not self._is_looped:
                 self._is_over = True
                 return []
@@ -313,8 +325,8 @@ class ReplayProbe:
         return f"replay of {self._path.name} ({self._recording.label}): {state}"
 
     def close(self) -> None:
-        self._probe.close()
-        nvml.use_library(nvml.InstalledLibrary)
+        self._end()
+        nvml.use_library(nvml.installed_library)
         self._folder.cleanup()
 
     def _write_memory(self) -> None:

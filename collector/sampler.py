@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from collector.clock import Clock, Now
 from collector.probe import Probe
 from store.errors import LedgerUnusableError
-from store.events import Event
+from store.events import Event, stale_after_s
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +34,7 @@ class Latest:
     Args:
         now: When the tick began; None before the first.
         events: What the probes said in it.
+        devices: The newest rows of the host's devices, which are not read at every tick; none once they are stale.
         inventory: The newest description of each thing that was described, by its GPU's UUID ("" for the host).
         ticks: Ticks taken since the start.
         missed_ticks: Ticks that were due and not taken.
@@ -44,6 +45,7 @@ class Latest:
 
     now: Now | None = None
     events: Sequence[Event] = ()
+    devices: Sequence[Event] = ()
     inventory: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     ticks: int = 0
     missed_ticks: int = 0
@@ -114,6 +116,7 @@ class Sampler:
             latest,
             now=now,
             events=seen,
+            devices=_devices(seen) or tuple(row for row in latest.devices if _stands(row, now)),
             inventory={**latest.inventory, **_described(seen)},
             ticks=latest.ticks + 1,
             missed_ticks=latest.missed_ticks + missed,
@@ -188,6 +191,14 @@ def _span(before: Now, now: Now) -> dict[str, Any]:
         "ended_at": now.wall_us,
         "duration_seconds": now.boottime_s - before.boottime_s,
     }
+
+
+def _devices(events: Sequence[Event]) -> Sequence[Event]:
+    return tuple(event for event in events if event.kind == "device_sample")
+
+
+def _stands(row: Event, now: Now) -> bool:
+    return (now.wall_us - row.observed_at_us) / 1e6 <= stale_after_s(row.values["interval_seconds"])
 
 
 def _described(events: Sequence[Event]) -> dict[str, Mapping[str, Any]]:

@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from collector.clock import Clock, Now, SystemClock
 from collector.demo import DemoProbe
+from collector.devices import DeviceProbe
 from collector.exposition import LiveCollector, expose
 from collector.gpu import GpuProbe
 from collector.host import HostProbe
@@ -202,13 +203,16 @@ def run(settings: CollectorSettings) -> int:
 
 def _probes(settings: CollectorSettings, folder: Path) -> list[Probe]:
     interval_s = settings.sample_interval_s
+    machine: list[Probe] = [
+        HostProbe(ledger_folder=folder, interval_s=interval_s, sensors=read_sensors),
+        DeviceProbe(interval_s=interval_s),
+    ]
     kind, _, file = settings.source.partition(":")
-    host = HostProbe(ledger_folder=folder, interval_s=interval_s, sensors=read_sensors)
     if kind == "demo":
-        return [host, DemoProbe(interval_s=interval_s, seed=settings.demo_seed)]
+        return [*machine, DemoProbe(interval_s=interval_s, seed=settings.demo_seed)]
     if kind == "replay":
-        return [host, ReplayProbe(Path(file), interval_s=interval_s, is_looped=settings.replay_loop)]
-    return [host, GpuProbe(interval_s=interval_s)]
+        return [*machine, ReplayProbe(Path(file), interval_s=interval_s, is_looped=settings.replay_loop)]
+    return [*machine, GpuProbe(interval_s=interval_s)]
 
 
 def _sample(sampler: Sampler, stop: threading.Event, failures: list[BaseException]) -> None:

@@ -230,6 +230,32 @@ def status(
 
 
 @app.command()
+def doctor(
+    bundle: Annotated[
+        Path | None,
+        typer.Option("--bundle", help="Write what belongs to a report of a bug to this .tar.gz.", show_default=False),
+    ] = None,
+    data: Data = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look at driver, GPUs and recording, and say what to do next; exit code 1 for a problem, 5 for a warning."""
+    from gpuledger.bundle import check_name, write_bundle
+    from gpuledger.doctor import examine, here
+    from gpuledger.output import json_text
+
+    if bundle:
+        check_name(bundle)
+    report = examine({"data": data} if data else {}, config, now=_now("UTC"), where=here())
+    print(json_text(report.value()) if as_json else report.text(), end="\n" if as_json else "")
+    if bundle:
+        names = write_bundle(bundle, report, home=Path.home())
+        print(f"{bundle}: {', '.join(names)}; look through it before you attach it", file=sys.stderr)
+    if report.exit_code:
+        raise typer.Exit(report.exit_code)
+
+
+@app.command()
 def trend(
     metric: Annotated[str, typer.Argument(help="A metric, such as gpu.utilization_percent.")],
     window: WindowText = "1h",

@@ -1,6 +1,7 @@
 """Stand-ins for what the collector is given: a clock, a ledger, a probe, and a process with a GPU machine in it."""
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from collector.clock import Now
 from store.errors import LedgerUnusableError
 from store.events import GPU_SAMPLE, Event
 
+MACHINES = Path(__file__).parents[1] / "fixtures"
 START_US = 1_795_435_200_000_000  # 2026-11-23 12:00:00 UTC
 
 
@@ -63,6 +65,16 @@ def clock() -> FakeClock:
 @pytest.fixture
 def clock_until() -> Callable[[float], FakeClock]:
     return FakeClock
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Callable[..., Path]:
+    """Return a copy of a folder that stands for a machine, to be changed."""
+
+    def copy(name: str = "host-h200-node") -> Path:
+        return Path(shutil.copytree(MACHINES / name, tmp_path / name))
+
+    return copy
 
 
 @dataclass
@@ -150,7 +162,8 @@ class Seen:
 
     @property
     def told(self) -> list[str]:
-        return [values["message"] for values in self.of("gpu_event")]
+        """What happened to the GPUs themselves, without what held their clocks."""
+        return [values["message"] for values in self.of("gpu_event") if "throttle_reason" not in values]
 
 
 def _hot(row: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from collector.recorder import RecordingProbe
 from collector.recording import write_recording
 from collector.replay import ReplayProbe
 
-PATHS = ("proc", "kernel_log", "path")
+PATHS = ("proc", "sys", "kernel_log", "path")
 KINDS = {"live": GpuProbe, "record": RecordingProbe, "replay": ReplayProbe}
 
 probe: GpuProbe | RecordingProbe | ReplayProbe | None = None

@@ -82,7 +82,7 @@ def recorded(tmp_path):
         }
 
     yield record
-    nvml.use_library(nvml.InstalledLibrary)
+    nvml.use_library(nvml.installed_library)
 
 
 def text_of(answer):

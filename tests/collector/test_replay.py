@@ -35,7 +35,7 @@ def session():
     yield begin
     for one in sessions:
         one.close()
-    nvml.use_library(nvml.InstalledLibrary)
+    nvml.use_library(nvml.installed_library)
 
 
 @pytest.fixture
@@ -248,5 +248,5 @@ def test_a_replay_leaves_the_machines_own_driver_to_the_next_session(tmp_path):
     watched.read(Now(0.0, 0.0, 0))
     watched.close()
     assert pynvml.nvmlLib is None
-    assert nvml._open_library is nvml.InstalledLibrary
+    assert nvml._open_library is nvml.installed_library
     write_recording(tmp_path / "again", read_recording(PAIR))

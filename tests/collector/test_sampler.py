@@ -310,3 +310,38 @@ def test_the_inventory_is_the_newest_description_of_each_thing(make_sampler, clo
         "GPU-1": {"gpu_uuid": "GPU-1", "gpu_index": 1},
         "GPU-2": {"gpu_uuid": "GPU-2", "gpu_index": 0},
     }
+
+
+# --- what is served between two readings of the devices
+
+
+class DevicesNow:
+    """Gives the rows that it is told to."""
+
+    name = "devices"
+
+    def __init__(self):
+        self.names = []
+
+    def read(self, now):
+        rows = ({"device_type": "disk", "device": name, "interval_seconds": 5.0} for name in self.names)
+        return [Event("device_sample", now.wall_us, row) for row in rows]
+
+    def status(self):
+        return "devices"
+
+    def close(self):
+        pass
+
+
+def test_the_newest_rows_of_devices_stand_until_the_next_and_no_longer_than_three_times_their_interval(
+    make_sampler, clock, probe
+):
+    devices = DevicesNow()
+    sampler = make_sampler(clock, probe, devices)
+    seen = []
+    for names, after_s in ((["a", "b"], 1), ([], 4), (["b"], 5), ([], 15), ([], 1), (["a"], 1)):
+        devices.names = names
+        sampler.tick(clock.advance(after_s))
+        seen.append([row.values["device"] for row in sampler.latest.devices])
+    assert seen == [["a", "b"], ["a", "b"], ["b"], ["b"], [], ["a"]]

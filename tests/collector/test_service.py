@@ -22,7 +22,7 @@ from store.events import Event
 from store.ledger import lock_holder
 from store.snapshot import LedgerReader
 
-ALL_KINDS = ("gpu_sample", "system_sample", "inventory", "ledger_event")
+ALL_KINDS = ("gpu_sample", "system_sample", "device_sample", "inventory", "ledger_event")
 WAIT_S = 20.0  # for something that takes a moment; a machine under load takes longer
 
 
@@ -139,7 +139,11 @@ def test_it_is_ready_after_the_first_tick_and_its_metrics_are_what_it_recorded(s
     collector = start(environment=fake_nvml.environment).ready()
     status, body = collector.health("/readyz")
     assert (status, body["status"], body["reason"]) == (200, "ok", None)
-    assert body["probes"] == {"host": "host", "gpu": "1 GPU"}
+    assert (body["probes"].pop("host"), body["probes"].pop("gpu"), list(body["probes"])) == (
+        "host",
+        "1 GPU",
+        ["devices"],
+    )
     assert body["ticks"] > 0
     assert collector.health("/healthz")[0] == 200
     status, metrics = collector.get("/metrics")
