@@ -281,7 +281,9 @@ class RecordingProbe:
     def read(self, now: Now) -> Sequence[Event]:
         with self._recorder.tick(now):
             events = self._probe.read(now)
-        self._known |= {event.values["gpu_index"]: event.values for event in events if event.kind == "inventory"}
+        for event in events:
+            if event.kind == "inventory" and event.values["subject"] == "gpu":
+                self._known[event.values["gpu_index"]] = event.values
         return events
 
     def status(self) -> str:

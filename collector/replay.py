@@ -341,5 +341,6 @@ class ReplayProbe:
     def _labelled(self, event: Event) -> Event:
         if event.kind != "inventory":
             return event
-        label = {"source": "replay", "attributes": {"recording": msgspec.to_builtins(self._recording.label)}}
-        return Event(event.kind, event.observed_at_us, {**event.values, **label})
+        attributes = {**event.values.get("attributes", {}), "recording": msgspec.to_builtins(self._recording.label)}
+        values = {**event.values, "source": "replay", "attributes": attributes}
+        return Event(event.kind, event.observed_at_us, values)

@@ -9,10 +9,9 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from store.errors import UsageError, did_you_mean
@@ -26,12 +25,6 @@ def default_data_folder() -> Path:
     """$XDG_DATA_HOME/gpuledger, by default ~/.local/share/gpuledger."""
     base = os.environ.get("XDG_DATA_HOME", "")
     return (Path(base) if Path(base).is_absolute() else Path.home() / ".local/share") / "gpuledger"
-
-
-def _known_source(source: str) -> str:
-    if source in ("nvml", "demo") or source.removeprefix("replay:") not in (source, ""):
-        return source
-    raise PydanticCustomError("source", "give nvml, demo, or replay: and the name of a recording")
 
 
 class _Section(BaseModel):
@@ -49,8 +42,9 @@ class CollectorSection(_Section):
     seal_interval_s: float = Field(
         default=120.0, ge=0.1, le=3600, description="Seconds between two sealings of the tail into Parquet."
     )
-    source: Annotated[str, AfterValidator(_known_source)] = Field(
+    source: str = Field(
         default="nvml",
+        pattern="^(nvml|demo|replay:.+)$",
         description="Where GPU samples come from: nvml, the NVIDIA driver; demo, made up; replay:FILE, a recording.",
     )
     demo_seed: int = Field(default=0, ge=0, lt=2**48, description="Which made-up history --source demo shows.")

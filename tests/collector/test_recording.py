@@ -127,8 +127,10 @@ def told(looks):
 def unlabelled(kind, observed_at_us, values):
     if kind == "inventory":
         assert values["source"] == "replay"
+        assert values["attributes"].pop("recording")["machine"] == "stand-in"
         values = {**values, "source": "nvml"}
-        del values["attributes"]
+        if not values["attributes"]:
+            del values["attributes"]
     return kind, observed_at_us, values
 
 
@@ -338,7 +340,7 @@ def test_a_collector_that_cannot_replay_ends_with_one_sentence_and_code_2(tmp_pa
             {"up": True, "memory_kind": "dedicated", "sm_active_ratio": 0.9425, "temperature_celsius": 61},
         ),
         ("unified", 1, {"up": True, "memory_kind": "unified", "memory_total_bytes": 125450204 * 1024}),
-        ("mig", 1, {"up": True, "memory_kind": "dedicated"}),
+        ("mig", 3, {"up": True, "memory_kind": "dedicated"}),
     ],
 )
 def test_the_recordings_of_the_stand_in_are_labelled_small_and_replay(replay, tmp_path, name, gpus, seen):
