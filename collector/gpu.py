@@ -16,7 +16,7 @@ from collector.gpu_readings import CADENCES_S, EPOCH_COUNTERS, Reading, gpu_read
 from collector.gpu_throttling import Throttling
 from collector.kernel_log import KernelLog
 from collector.nvml import Absent, DriverAway, Nvml, address
-from collector.probe import CounterEpoch, Row
+from collector.probe import CounterEpoch, Row, Turn
 from collector.runtime_power import RuntimePower
 from store.events import COLD_SECONDS, GPU_SAMPLE, WARM_SECONDS, AbsenceReason, Event
 
@@ -127,7 +127,7 @@ class GpuProbe:
         self._attributor = Attributor(proc)
         self._power = RuntimePower(sys)
         self._events = GpuEvents(KernelLog(kernel_log))
-        self._next_s: dict[float, float] = {}
+        self._turns = {every_s: Turn(every_s, interval_s) for every_s in CADENCES_S}
         self._nvml: Nvml | None = None
         self._driver_version = ""
         self._listed: Sequence[Listed] = ()
@@ -162,9 +162,7 @@ class GpuProbe:
 
     def _due(self, now: Now) -> Collection[float]:
         """The cadences whose readings are made at this tick, in seconds."""
-        due = {every_s for every_s in CADENCES_S if now.monotonic_s >= self._next_s.get(every_s, now.monotonic_s)}
-        self._next_s |= {every_s: now.monotonic_s + every_s for every_s in due}
-        return due
+        return {every_s for every_s, turn in self._turns.items() if turn.has_come(now)}
 
     # --- the driver and its list
 
@@ -272,7 +270,7 @@ class GpuProbe:
             return [self._event(gpu, Row(), AbsenceReason.SUSPENDED, now)]
         row, beside = self._look(gpu, due, now)
         is_lost = not row.values and (gpu.session is None or gpu.is_lost or AbsenceReason.LOST in row.absence.values())
-        turns = self._turns(gpu, is_lost, now)
+        turns = self._lost_or_found(gpu, is_lost, now)
         gpu.is_lost = is_lost
         sample = self._event(gpu, row, AbsenceReason.LOST if is_lost else None, now)
         return [sample, *turns, *self._restarts(gpu, now), *beside]
@@ -303,7 +301,7 @@ class GpuProbe:
         )
 
     @staticmethod
-    def _turns(gpu: _Gpu, is_lost: bool, now: Now) -> list[Event]:
+    def _lost_or_found(gpu: _Gpu, is_lost: bool, now: Now) -> list[Event]:
         if is_lost == gpu.is_lost:
             return []
         if not is_lost:

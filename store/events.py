@@ -539,7 +539,7 @@ PROCESS_SAMPLE = Kind(
         _gauge("memory_utilization_percent", "int32", "Share of time it read or wrote device memory.", "nvmlDeviceGetProcessUtilization.memUtil"),
         _gauge("encoder_utilization_percent", "int32", "Its use of the video encoder.", "nvmlDeviceGetProcessUtilization.encUtil"),
         _gauge("decoder_utilization_percent", "int32", "Its use of the video decoder.", "nvmlDeviceGetProcessUtilization.decUtil"),
-        _gauge("host_memory_bytes", "int64", "Resident host memory.", "/proc/PID/statm"),
+        _gauge("host_memory_bytes", "int64", "Resident host memory.", "/proc/PID/stat"),
         _counter("cpu_seconds", "decimal", "CPU time used, user and system.", "/proc/PID/stat"),
     ),
 )  # fmt: skip
