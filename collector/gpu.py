@@ -1,17 +1,18 @@
 """NVIDIA GPUs through NVML: one wide row per GPU and tick, and what each GPU is."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from collector.clock import Now
+from collector.driver_library import held_files
 from collector.gpu_events import GpuEvents, Watched
 from collector.gpu_processes import GpuProcesses
 from collector.gpu_readings import CADENCES_S, DESCRIPTION, EPOCH_COUNTERS, SUBSTITUTES, Reading, readings
 from collector.kernel_log import KernelLog
-from collector.nvml import Absent, DriverAway, Handle, Nvml
-from collector.probe import Answers, CounterEpoch, Row
+from collector.nvml import Absent, DriverAway, Handle, LibraryKept, Nvml
+from collector.probe import Answers, Condition, CounterEpoch, Row
 from store.events import WARM_SECONDS, AbsenceReason, Event
 
 RETRY_DRIVER_S = 60.0  # a driver that is not there costs a failed dlopen each time: rarely enough to be free
@@ -57,6 +58,12 @@ class _Gpu:
             self.unsupported_until_s.clear()
             self.epoch.end()
 
+    def rest(self) -> None:
+        """Forget the handle for as long as a pause lasts: the GPU is not lost, and its counters may go on."""
+        if self.handle is not None:
+            self.handle, self.gone_because = None, "it is not there after a pause"
+            self.unsupported_until_s.clear()
+
 
 class GpuProbe:
     """Reads one `gpu_sample` per GPU and tick; `inventory` and `gpu_event` when GPUs come and go.
@@ -69,9 +76,13 @@ class GpuProbe:
         retry_driver_s: How soon a missing driver is looked for again.
         relist_s: How soon the list of GPUs is read again.
         kernel_log: Where the kernel's log is, for Xids that NVML does not tell.
+        left_alone: Gives the UUIDs of GPUs on which a call hangs already, in a thread that was left behind.
+        on_kept_library: Called when the driver was replaced and its old library cannot be unmapped; what it gives is
+            recorded.
     """
 
     name = "gpu"
+    condition = Condition.ANSWERS
 
     def __init__(
         self,
@@ -81,6 +92,8 @@ class GpuProbe:
         retry_driver_s: float = RETRY_DRIVER_S,
         relist_s: float = RELIST_S,
         kernel_log: Path = Path("/dev/kmsg"),
+        left_alone: Callable[[], Collection[str]] = frozenset,
+        on_kept_library: Callable[[Now], Sequence[Event]] = lambda _: (),
     ) -> None:
         self._interval_s = interval_s
         self._retry_driver_s = retry_driver_s
@@ -94,12 +107,18 @@ class GpuProbe:
         self._next_list_s = float("-inf")
         self._has_looked = False
         self._status = "not looked yet"
+        self._left_alone = left_alone
+        self._on_kept_library = on_kept_library
+        self.busy_with: str | None = None
 
     def read(self, now: Now) -> Sequence[Event]:
+        self.busy_with = None
         events = self._relist(now) if now.monotonic_s >= self._next_list_s else []
         due = self._due(now)
         for gpu in self._gpus.values():
+            self.busy_with = gpu.uuid
             events += self._sample(gpu, due, now)
+        self.busy_with = None
         return [*events, *self._events.take()]
 
     def _due(self, now: Now) -> Collection[float]:
@@ -111,8 +130,32 @@ class GpuProbe:
     def status(self) -> str:
         return self._status
 
+    def meanwhile(self) -> Sequence[Event]:
+        """What came by itself; another thread may ask while `read` hangs."""
+        return self._events.take()
+
+    def rest(self) -> Sequence[str]:
+        """End the session and keep what is known of the GPUs; `read` begins another.
+
+        Returns:
+            What this process still holds of the driver; nothing once others may reset or replace it.
+        """
+        if self._events.let_go():
+            if self._nvml:
+                self._nvml.close()
+            self._nvml = None
+            for gpu in self._gpus.values():
+                gpu.rest()
+            self._next_list_s = float("-inf")
+        return held_files()
+
+    def abandon(self) -> None:
+        """Nobody waits for this probe any more; another thread says so while `read` hangs."""
+        self._events.abandon()
+
     def close(self) -> None:
         self._end_session()
+        self._events.close()
         self._gpus = {}
 
     def _end_session(self) -> None:
@@ -126,24 +169,30 @@ class GpuProbe:
         self._next_list_s = now.monotonic_s + self._relist_s
         try:
             self._nvml = self._nvml or Nvml()
-            listed = _listed(self._nvml)
-            watched = {uuid: Watched(uuid, index, handle, pci) for uuid, (index, handle, pci) in listed.items()}
+            listed, left_alone = _listed(self._nvml), self._left_alone()
+            watched = {
+                uuid: Watched(uuid, index, handle, pci)
+                for uuid, (index, handle, pci) in listed.items()
+                if uuid not in left_alone
+            }
             self._events.watch(self._nvml, watched)
         except DriverAway as away:
             self._lose_driver(now, str(away))
-            return []
+            return [*self._on_kept_library(now)] if isinstance(away, LibraryKept) else []
         except Absent as absent:
             self._status = f"the NVIDIA driver does not list its GPUs ({absent.reason})"
             return []
         new = [_Gpu(uuid, index) for uuid, (index, _, _) in listed.items() if uuid not in self._gpus]
         self._gpus |= {gpu.uuid: gpu for gpu in new}
         for uuid, gpu in self._gpus.items():
-            if uuid in listed:
+            if uuid in watched:
                 index, handle, _ = listed[uuid]
                 gpu.attach(handle, index, self._proc)
             else:
                 gpu.let_go("it is no longer listed by the driver")
-        self._status = _counted(len(listed))
+            if uuid in left_alone:
+                gpu.gone_because = "a call on it hangs in the driver"
+        self._status = _counted(len(listed)) + (f", {len(left_alone)} left alone: a call hangs" if left_alone else "")
         had_looked, self._has_looked = self._has_looked, True
         message = "it was not there when recording began"
         return [_gpu_event("appeared", gpu, now, message) for gpu in new if had_looked]

@@ -79,15 +79,23 @@ class Gpm:
         self._spare: Any = None
 
     def read(self, nvml: Nvml, device: Handle) -> Answers:
-        with _GPM_LOCK:
-            if self._spare is None:
-                self._allocate(nvml, device)
-            nvml.ask("nvmlGpmSampleGet", device, self._spare)
-            before, self._before, self._spare = self._before, self._spare, self._before
-            if before is None:
-                self._spare = nvml.ask("nvmlGpmSampleAlloc")
-                return dict.fromkeys(self.columns, AbsenceReason.NO_DATA)  # a share of time needs two samples
-            return self._compared(nvml, before, self._before)
+        # Not waited for: whoever holds it in another thread hangs in the driver.
+        if not _GPM_LOCK.acquire(blocking=False):
+            raise Absent(AbsenceReason.NO_DATA)
+        try:
+            return self._measured(nvml, device)
+        finally:
+            _GPM_LOCK.release()
+
+    def _measured(self, nvml: Nvml, device: Handle) -> Answers:
+        if self._spare is None:
+            self._allocate(nvml, device)
+        nvml.ask("nvmlGpmSampleGet", device, self._spare)
+        before, self._before, self._spare = self._before, self._spare, self._before
+        if before is None:
+            self._spare = nvml.ask("nvmlGpmSampleAlloc")
+            return dict.fromkeys(self.columns, AbsenceReason.NO_DATA)  # a share of time needs two samples
+        return self._compared(nvml, before, self._before)
 
     def _allocate(self, nvml: Nvml, device: Handle) -> None:
         if not nvml.ask("nvmlGpmQueryDeviceSupport", device).isSupportedDevice:

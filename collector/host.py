@@ -14,7 +14,7 @@ from typing import Any
 
 from collector import proc
 from collector.clock import Now
-from collector.probe import CounterEpoch, Row
+from collector.probe import Condition, CounterEpoch, Row
 from store.events import SYSTEM_SAMPLE, AbsenceReason, Event
 
 SENSORS_EVERY_S = 5.0  # one file per core and sensor: too many for every second on a large machine
@@ -166,6 +166,7 @@ class HostProbe:
     """
 
     name = "host"
+    condition = Condition.ANSWERS
 
     def __init__(
         self,

@@ -12,14 +12,13 @@ that belongs beside the NULL, or `DriverAway`, when there is nobody to ask. Fact
   until the old mapping is gone.
 """
 
-import _ctypes
 import ctypes
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any, NewType
 
 import pynvml
 
+from collector.driver_library import LIBRARY, mapped_files
 from store.events import AbsenceReason
 
 Handle = NewType("Handle", object)
@@ -68,6 +67,10 @@ class DriverAway(Exception):  # noqa: N818 - a state of the machine that passes
     """There is no driver to ask: not installed, not loaded, or replaced under us."""
 
 
+class LibraryKept(DriverAway):
+    """The driver was replaced, and its old library stays mapped: only a new process gets rid of it."""
+
+
 def absence_reason(code: int) -> AbsenceReason:
     """The reason that stands beside the NULL for an NVML return code."""
     if code in _NOT_SUPPORTED:
@@ -88,10 +91,12 @@ class Nvml:
 
     def __init__(self) -> None:
         try:
-            pynvml.nvmlInit()
+            LIBRARY.begin()
         except pynvml.NVMLError as error:
-            _unload()
-            raise DriverAway(_AWAY_WORDS.get(error.value, f"NVML cannot be initialised ({error})")) from None
+            LIBRARY.unmap()
+            is_kept = error.value == pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH and mapped_files()
+            away = LibraryKept if is_kept else DriverAway
+            raise away(_AWAY_WORDS.get(error.value, f"NVML cannot be initialised ({error})")) from None
 
     def ask(self, names: str | tuple[str, ...], *arguments: Any, **options: Any) -> Any:
         """Call the first of `names` that the driver knows.
@@ -110,9 +115,7 @@ class Nvml:
         return _call(_bound(last), *arguments, **options)
 
     def close(self) -> None:
-        with suppress(pynvml.NVMLError):
-            pynvml.nvmlShutdown()
-        _unload()
+        LIBRARY.end()
 
 
 def _bound(name: str) -> Callable[..., Any]:
@@ -125,22 +128,11 @@ def _bound(name: str) -> Callable[..., Any]:
 
 def _call(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     try:
-        return function(*arguments, **options)
+        return LIBRARY.call(function, *arguments, **options)
     except pynvml.NVMLError as error:
         if error.value in _DRIVER_AWAY:
             raise DriverAway(_AWAY_WORDS.get(error.value, "the NVIDIA driver went away")) from None
         raise Absent(absence_reason(error.value), error.value) from None
-
-
-def _unload() -> None:
-    """Unmap the library, so that the next session loads the one that is installed then."""
-    library = pynvml.nvmlLib
-    if library is None:
-        return
-    pynvml.nvmlLib = None
-    pynvml._nvmlGetFunctionPointer_cache.clear()  # noqa: SLF001 - pynvml has no call for it
-    with suppress(OSError):
-        _ctypes.dlclose(library._handle)  # noqa: SLF001 - nor has ctypes
 
 
 def union_value(value_type: int, value: Any) -> int | float | AbsenceReason:
@@ -178,7 +170,8 @@ class FieldBatch:
 
     def _ask(self, device: Handle) -> None:
         function = pynvml._nvmlGetFunctionPointer("nvmlDeviceGetFieldValues")  # noqa: SLF001 - cached by pynvml
-        pynvml._nvmlCheckReturn(function(device, len(self._array), ctypes.byref(self._array)))  # noqa: SLF001
+        code = LIBRARY.call(function, device, len(self._array), ctypes.byref(self._array))
+        pynvml._nvmlCheckReturn(code)  # noqa: SLF001
 
     @staticmethod
     def _value(slot: Any) -> int | float | AbsenceReason:

@@ -30,6 +30,7 @@ OWN_NAMES = frozenset(
         "collector.lock",
         "seal.lock",
         "mcp.token",
+        "pause.json",
     }
 )
 

@@ -169,30 +169,63 @@ def test_a_machine_without_a_driver_is_recorded_and_says_so(start, fake_nvml):
     assert statuses == ["no GPU: the NVIDIA kernel driver is not loaded"]
 
 
-def test_a_driver_call_that_hangs_makes_it_unhealthy_with_the_reason_until_it_returns(start, fake_nvml):
-    machine = "gpu 0 uuid=GPU-a\n"
-    fake_nvml.write(machine)
+HANG = "hang nvmlDeviceGetUtilizationRates 600000\n"
+
+
+def test_while_a_driver_call_hangs_the_host_is_recorded_and_the_truth_about_the_gpus_is_told(start, fake_nvml):
+    fake_nvml.write("gpu 0 uuid=GPU-a util=10\n")
     collector = start(environment=fake_nvml.environment).ready()
-    fake_nvml.write(f"{machine}hang nvmlDeviceGetUtilizationRates 600000\n")
-    eventually(lambda: collector.health("/healthz")[0] == 503)
-    for path in ("/healthz", "/readyz"):
-        status, body = collector.health(path)
-        assert (status, body["status"]) == (503, "unavailable")
-        assert re.fullmatch(
-            r"sampling has stopped: the newest tick is \d+ s old, one is due every 0.05 s", body["reason"]
-        )
+    eventually(lambda: 'dgx_gpu_up{gpu="0"' in collector.get("/metrics")[1])
+    fake_nvml.write(f"gpu 0 uuid=GPU-a util=10\n{HANG}")
+    eventually(lambda: collector.health("/readyz")[0] == 503)
+    fake_nvml.write(f"gpu 0 uuid=GPU-a util=90\n{HANG}")  # what the call that hangs will give in the end
+    stalled = r"stalled since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC in nvmlDeviceGetUtilizationRates"
+    status, body = collector.health("/healthz")
+    assert (status, body["status"], body["probes"]["host"]) == (200, "ok", "host")
+    assert re.fullmatch(stalled, body["probes"]["gpu"])
+    assert re.fullmatch(f"the gpu probe is {stalled}", collector.health("/readyz")[1]["reason"])
     metrics = collector.get("/metrics")[1]
     assert "dgx_gpu_up" not in metrics
-    assert "dgx_cpu_utilization_percent" not in metrics
-    assert "dgx_collector_last_sample_timestamp_seconds" in metrics
-    fake_nvml.write(machine)
-    eventually(lambda: collector.health("/healthz")[0] == 200)
-    status, body = collector.health("/readyz")
-    assert (status, body["reason"]) == (200, None)
+    assert "dgx_cpu_utilization_percent" in metrics
+    assert 'dgx_collector_probe_up{probe="gpu"} 0.0' in metrics.splitlines()
+    assert 'dgx_collector_probe_up{probe="host"} 1.0' in metrics.splitlines()
+    ticks = collector.health("/healthz")[1]["ticks"]
+    eventually(lambda: collector.health("/healthz")[1]["ticks"] > ticks + 20)
+    fake_nvml.write("gpu 0 uuid=GPU-a util=90\n")
+    eventually(lambda: collector.health("/readyz")[0] == 200)
+    eventually(lambda: 'dgx_gpu_utilization_percent{gpu="0",uuid="GPU-a"} 90.0' in collector.get("/metrics")[1])
     assert collector.end() == 0
-    gaps = [row for row in events_of(collector.folder, "ledger_event") if row["event"] == "gap"]
-    longest = max(gaps, key=lambda row: row["missed_ticks_count"])
-    assert longest["duration_seconds"] >= longest["missed_ticks_count"] * 0.05
+
+    told = {row["event"]: row for row in events_of(collector.folder, "ledger_event") if row["probe"] == "gpu"}
+    begun, ended = told["probe_stalled"], told["probe_resumed"]
+    assert begun["message"] == "the gpu probe does not answer: nvmlDeviceGetUtilizationRates does not return"
+    assert (begun["pid"], begun["started_at"]) == (collector.process.pid, ended["started_at"])
+    assert ended["missed_ticks_count"] > 20
+    hosts = [row["observed_at"] for row in events_of(collector.folder, "system_sample")]
+    gpus = events_of(collector.folder, "gpu_sample")
+    during = [at for at in hosts if ended["started_at"] <= at < ended["ended_at"]]
+    assert len(during) > 20
+    used = {
+        row["utilization_percent"]: [
+            one["observed_at"] for one in gpus if one["utilization_percent"] == row["utilization_percent"]
+        ]
+        for row in gpus
+    }
+    assert set(used) == {10, 90}
+    assert max(used[10]) < ended["started_at"]
+    assert min(used[90]) >= ended["ended_at"]
+
+
+def test_told_to_end_while_a_driver_call_hangs_it_ends_with_its_stop_event(start, fake_nvml):
+    fake_nvml.write("gpu 0 uuid=GPU-a\n")
+    collector = start(environment=fake_nvml.environment).ready()
+    fake_nvml.write(f"gpu 0 uuid=GPU-a\n{HANG}")
+    eventually(lambda: collector.health("/readyz")[0] == 503)
+    assert collector.end() == 0
+    assert life_of(collector.folder)[-1] == "stop"
+    assert "the gpu probe hangs in nvmlDeviceGetUtilizationRates and is left behind" in collector.said
+    assert "without its stop event" not in collector.said
+    assert lock_holder(collector.folder) is None
 
 
 # --- how it begins and ends
