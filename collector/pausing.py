@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -24,11 +24,14 @@ PAUSE_MAX_S = 24 * 3600.0
 _WORDS_MAX = 200
 
 
+_TimeUs = Annotated[int, msgspec.Meta(ge=0, lt=2**52)]  # until 2112: a time that can be written out
+
+
 class Pause(msgspec.Struct, frozen=True, kw_only=True):
     """A pause that was asked for. Times in microseconds UTC."""
 
-    asked_at_us: int
-    until_us: int
+    asked_at_us: _TimeUs
+    until_us: _TimeUs
     by: str
     why: str = ""
 

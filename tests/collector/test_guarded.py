@@ -13,7 +13,7 @@ WAIT_S = 30.0  # for a thread to take its turn on a loaded machine
 
 
 class Hanging:
-    """Makes probes that give a sample and an event a read; the next read of each in `hang_next` waits to be released."""
+    """Makes probes that give a sample and an event a read; while `hangs` is set, a read waits to be released."""
 
     def __init__(self, make_probe, clock):
         self._make_probe = make_probe
@@ -265,8 +265,7 @@ def test_what_was_left_behind_is_closed_when_it_returns_and_its_answer_is_nobody
     thread.join(WAIT_S)
     assert driver.probes[0].is_closed
     assert set(driver.left_alone[1]()) == set()
-    now, events = tick(31)
-    assert texts(events) == ["probe 1 read 1"]
+    assert texts(tick(31)[1]) == ["probe 1 read 1"]
 
 
 def test_ones_that_hang_too_are_replaced_ever_later_and_never_more_than_three(guard, driver, tick):
