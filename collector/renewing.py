@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 RENEW_AT_MOST_EVERY_S = 3600.0
 CHECK_TIME_LIMIT_S = 20.0
 RENEWED_VARIABLE = "_GPULEDGER_RENEWED_AT_BOOTTIME_S"  # a process that replaces itself keeps its environment only
+_RENEWED = "renewed"
 _CHECK = "import pynvml; pynvml.nvmlInit()"
 
 
@@ -46,7 +47,7 @@ class Renewal:
     """Whether this process is to be replaced by itself, and how.
 
     Args:
-        stop: Set once it is; ends the recording.
+        stop: Set once it is, and the event that says so is in the ledger; ends the recording.
         is_worth_it: Whether a fresh process would fare better.
         environment: Where the time of the last renewal is kept.
     """
@@ -64,17 +65,21 @@ class Renewal:
 
     def consider(self, now: Now) -> Sequence[Event]:
         """Decide, when the old library stays mapped; gives the event that says why the process is replaced."""
-        if self.is_wanted or self._was_tried_lately(now) or LIBRARY.is_in_use or not self._is_worth_it():
+        if self._was_tried_lately(now) or LIBRARY.is_in_use or not self._is_worth_it():
             return []
         self._environment[RENEWED_VARIABLE] = str(now.boottime_s)
-        self.is_wanted = True
-        self._stop.set()
         message = (
             "the collector replaces itself: the NVIDIA driver was replaced under it, and the old library stays mapped"
         )
         logger.warning("%s", message)
-        values = {"event": "renewed", "probe": "gpu", "message": message, "details": {"mapped": mapped_files()}}
+        values = {"event": _RENEWED, "probe": "gpu", "message": message, "details": {"mapped": mapped_files()}}
         return [Event("ledger_event", now.wall_us, values)]
+
+    def look(self, events: Sequence[Event]) -> None:
+        """End the recording if these events, which are recorded, say that the process is replaced."""
+        if any(event.values.get("event") == _RENEWED for event in events if event.kind == "ledger_event"):
+            self.is_wanted = True
+            self._stop.set()
 
     def _was_tried_lately(self, now: Now) -> bool:
         try:

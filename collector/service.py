@@ -179,6 +179,12 @@ def run(settings: CollectorSettings) -> int:
     sealer = Sealer(folder, settings.seal_interval_s)
     stop, told_to_end = threading.Event(), threading.Event()
     renewal = Renewal(stop)
+
+    def after_tick(now: Now) -> None:
+        sealer.look(now)
+        if not sampler.latest.problem:
+            renewal.look(sampler.latest.events)
+
     sampler = Sampler(
         ledger=ledger,
         probes=_probes(settings, folder, clock, renewal),
@@ -186,7 +192,7 @@ def run(settings: CollectorSettings) -> int:
         interval_s=settings.sample_interval_s,
         version=settings.version,
         pid=os.getpid(),
-        after_tick=sealer.look,
+        after_tick=after_tick,
     )
     health = Health(sampler, clock)
     metrics = LiveCollector(lambda: sampler.latest, lambda: health.stopped_because() is None, settings.version)

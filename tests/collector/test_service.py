@@ -320,6 +320,43 @@ def test_told_to_end_while_a_probe_hangs_it_ends_and_says_that_it_left_no_stop_e
         gate.set()
 
 
+@pytest.fixture
+def renewed(tmp_path, probe, monkeypatch, signals):
+    """Run a collector whose first tick finds that the process is to be replaced; what was held when it was."""
+    held = []
+
+    def run(also=lambda: None):
+        renewals = []
+        monkeypatch.setattr(service, "_probes", lambda *given: renewals.append(given[-1]) or [probe])
+        monkeypatch.setattr(service, "become_anew", lambda: held.append(lock_holder(tmp_path / "ledger")))
+
+        def read(now):
+            renewals[0]._is_worth_it = lambda: True
+            renewals[0]._environment = {}
+            also()
+            return renewals[0].consider(now)
+
+        probe.read = read
+        settings = msgspec.convert(default_settings(tmp_path / "ledger"), CollectorSettings)
+        assert service.run(settings) == 0
+        return held, life_of(tmp_path / "ledger")
+
+    return run
+
+
+def test_a_process_that_is_to_be_replaced_has_ended_its_recording_and_holds_nothing(renewed):
+    held, life = renewed()
+    assert held == [None]
+    assert (life[0], life[-2:]) == ("start", ["probe_status", "stop"])
+    assert life.count("renewed") == 1
+
+
+def test_told_to_end_when_it_is_to_be_replaced_it_ends(renewed):
+    held, life = renewed(also=lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert held == []
+    assert life[-1] == "stop"
+
+
 def test_a_sampler_that_fails_ends_the_process_with_1(tmp_path, probe, monkeypatch, signals, caplog):
     monkeypatch.setattr(service, "_probes", lambda *_: [probe])
     probe.read = lambda now: [Event("no_such_kind", now.wall_us, {})]
