@@ -18,29 +18,24 @@ DEVICE_PREFIX = "/dev/nvidia"
 
 
 class DriverLibrary:
-    """Counts sessions, and knows which call each thread is in."""
+    """Counts sessions, and knows which call each thread is in.
+
+    Whoever calls the driver enters the function into `calls` before, by the thread's id, and takes it out after.
+    """
 
     def __init__(self) -> None:
+        self.calls: dict[int, Callable[..., Any]] = {}
         self._lock = threading.Lock()
-        self._calls: dict[int, str] = {}
         self._session_count = 0
 
-    def call(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """Call it, known to be in progress meanwhile; costs 0.3 µs."""
-        thread = threading.get_ident()
-        self._calls[thread] = function.__name__
-        try:
-            return function(*arguments, **options)
-        finally:
-            self._calls.pop(thread, None)
-
     def call_of(self, thread: int) -> str | None:
-        """The function of the driver that this thread is in now."""
-        return self._calls.get(thread)
+        """The name of the function of the driver that this thread is in now."""
+        function = self.calls.get(thread)
+        return function.__name__ if function else None
 
     @property
     def is_in_use(self) -> bool:
-        return bool(self._calls)
+        return bool(self.calls)
 
     def begin(self) -> None:
         """Begin a session.
@@ -49,24 +44,32 @@ class DriverLibrary:
             pynvml.NVMLError: The driver refuses.
         """
         with self._lock:  # from here on nobody unmaps what nvmlInit is about to find mapped
-            self._calls[threading.get_ident()] = pynvml.nvmlInit.__name__
-        self.call(pynvml.nvmlInit)
+            self.calls[threading.get_ident()] = pynvml.nvmlInit
+        self._call(pynvml.nvmlInit)
         with self._lock:
             self._session_count += 1
 
     def end(self) -> None:
         """End a session; the last one unmaps the library."""
         with suppress(pynvml.NVMLError):
-            self.call(pynvml.nvmlShutdown)
+            self._call(pynvml.nvmlShutdown)
         with self._lock:
             self._session_count -= 1
         self.unmap()
+
+    def _call(self, function: Callable[[], None]) -> None:
+        thread = threading.get_ident()
+        self.calls[thread] = function
+        try:
+            function()
+        finally:
+            del self.calls[thread]
 
     def unmap(self) -> None:
         """Unmap the library if nobody uses it, so that the next session loads the one that is installed then."""
         with self._lock:
             library = pynvml.nvmlLib
-            if library is None or self._session_count or self._calls:
+            if library is None or self._session_count or self.calls:
                 return
             pynvml.nvmlLib = None
             pynvml._nvmlGetFunctionPointer_cache.clear()  # noqa: SLF001 - pynvml has no call for it

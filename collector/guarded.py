@@ -9,8 +9,8 @@ probe is made, which leaves alone the GPU that the first hangs on until that cal
 An answer that comes late belongs to the tick that asked for it and bears its time. When it took so long that its
 samples may be of another time, they are dropped; what came by itself has a time of its own and is kept.
 
-A process of its own could be killed, unless it is in D state, which is the case that matters; it would take some
-30 MB and an encoded copy of every row. A hand-over to the thread and back takes 60 µs.
+A process of its own could be killed, unless it is in D state, which is the case that matters, and would take 27 MiB
+and an encoded copy of every row. A hand-over to the thread and back takes 0.1 ms a tick.
 """
 
 import logging

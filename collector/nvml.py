@@ -14,6 +14,7 @@ that belongs beside the NULL, or `DriverAway`, when there is nobody to ask. Fact
 
 import ctypes
 from collections.abc import Callable, Sequence
+from threading import get_ident
 from typing import Any, NewType
 
 import pynvml
@@ -127,12 +128,16 @@ def _bound(name: str) -> Callable[..., Any]:
 
 
 def _call(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    thread = get_ident()
+    LIBRARY.calls[thread] = function  # in line: in a function of its own it costs 1 µs more a call
     try:
-        return LIBRARY.call(function, *arguments, **options)
+        return function(*arguments, **options)
     except pynvml.NVMLError as error:
         if error.value in _DRIVER_AWAY:
             raise DriverAway(_AWAY_WORDS.get(error.value, "the NVIDIA driver went away")) from None
         raise Absent(absence_reason(error.value), error.value) from None
+    finally:
+        del LIBRARY.calls[thread]
 
 
 def union_value(value_type: int, value: Any) -> int | float | AbsenceReason:
@@ -170,8 +175,8 @@ class FieldBatch:
 
     def _ask(self, device: Handle) -> None:
         function = pynvml._nvmlGetFunctionPointer("nvmlDeviceGetFieldValues")  # noqa: SLF001 - cached by pynvml
-        code = LIBRARY.call(function, device, len(self._array), ctypes.byref(self._array))
-        pynvml._nvmlCheckReturn(code)  # noqa: SLF001
+        LIBRARY.calls[get_ident()] = function  # by its own name
+        pynvml._nvmlCheckReturn(function(device, len(self._array), ctypes.byref(self._array)))  # noqa: SLF001
 
     @staticmethod
     def _value(slot: Any) -> int | float | AbsenceReason:

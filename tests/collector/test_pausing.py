@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from collector import driver_library
 from collector.pausing import PausableProbe, Pause, PauseFile, ask_for_pause, asked_pause, end_pause
 from collector.probe import Condition
 from store.errors import LedgerUnusableError
@@ -215,26 +214,6 @@ def test_a_collector_that_begins_in_a_pause_looks_at_nothing(tmp_path, probe, cl
     ask()
     assert [values["event"] for values in told(PausableProbe(probe, tmp_path).read(clock.now()))] == ["paused"]
     assert probe.reads == []
-
-
-# --- what a process holds of the driver
-
-
-def test_what_is_held_is_the_library_that_is_mapped_and_the_devices_that_are_open(tmp_path):
-    (tmp_path / "fd").mkdir()
-    for number, target in enumerate(["/dev/null", "/dev/nvidiactl", "/dev/nvidia0", "/dev/nvidia0", "socket:[1]"]):
-        (tmp_path / "fd" / str(number)).symlink_to(target)
-    old = "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.570.12.34 (deleted)"
-    lines = [f"7f00-7f0{n} r-xp 00000000 08:01 12{n}    {old}\n" for n in range(3)]
-    (tmp_path / "maps").write_text(
-        "".join(["55e0-55e1 r--p 00000000 08:01 99    /usr/bin/python3\n", *lines, "7fff-8000 rw-p 0 0 0\n"])
-    )
-    assert driver_library.held_files(tmp_path) == ["/dev/nvidia0", "/dev/nvidiactl", old]
-    assert driver_library.mapped_files(tmp_path) == [old]
-
-
-def test_a_process_that_never_saw_a_driver_holds_nothing():
-    assert driver_library.held_files() == []
 
 
 # --- the GPU probe, with the stand-in

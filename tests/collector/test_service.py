@@ -52,13 +52,13 @@ def default_settings(folder):
 class Collector:
     """A running `python -m collector`."""
 
-    def __init__(self, folder, log, environment, settings):
+    def __init__(self, folder, log, environment, settings, program):
         self.folder = folder
         self._log = log
         record = {**default_settings(folder), **settings}
         with log.open("wb") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "collector", json.dumps(record)], env=environment, stderr=stderr
+                [sys.executable, "-P", *program, json.dumps(record)], env=environment, stderr=stderr
             )
 
     @property
@@ -100,9 +100,9 @@ def start(tmp_path):
     """Start a collector on a folder; all of them end with the test."""
     running = []
 
-    def start(folder="ledger", environment=None, **settings):
+    def start(folder="ledger", environment=None, program=("-m", "collector"), **settings):
         log = tmp_path / f"stderr-{len(running)}"
-        running.append(Collector(tmp_path / folder, log, environment, settings))
+        running.append(Collector(tmp_path / folder, log, environment, settings, program))
         return running[-1]
 
     yield start
@@ -214,6 +214,41 @@ def test_while_a_driver_call_hangs_the_host_is_recorded_and_the_truth_about_the_
     assert set(used) == {10, 90}
     assert max(used[10]) < ended["started_at"]
     assert min(used[90]) >= ended["ended_at"]
+
+
+IMPATIENT = """
+import functools, sys
+from collector import __main__, guarded, service
+guarded.REPLACE_AFTER_S = 4.0
+service.GpuProbe = functools.partial(service.GpuProbe, relist_s=0.2)
+sys.exit(__main__.main())
+"""
+
+
+def test_a_gpu_on_which_a_call_hangs_for_long_costs_the_others_nothing_more(start, fake_nvml):
+    fake_nvml.write("gpu 0 uuid=GPU-a\ngpu 1 uuid=GPU-b\n")
+    collector = start(environment=fake_nvml.environment, program=("-c", IMPATIENT)).ready()
+    eventually(lambda: 'dgx_gpu_up{gpu="0"' in collector.get("/metrics")[1])
+    fake_nvml.write("gpu 0 uuid=GPU-a\ngpu 1 uuid=GPU-b util=77\nhang nvmlDeviceGetUtilizationRates 600000 gpu=0\n")
+    busy = 'dgx_gpu_utilization_percent{gpu="1",uuid="GPU-b"} 77.0'
+    metrics = eventually(lambda: busy in (now := collector.get("/metrics")[1]).splitlines() and now)
+    assert 'dgx_gpu_up{gpu="0",uuid="GPU-a"} 0.0' in metrics.splitlines()
+    assert 'dgx_gpu_utilization_percent{gpu="0"' not in metrics
+    assert collector.health("/readyz")[1]["probes"]["gpu"] == "2 GPUs, 1 left alone: a call hangs"
+    fake_nvml.write("gpu 0 uuid=GPU-a\ngpu 1 uuid=GPU-b\n")
+    eventually(lambda: 'dgx_gpu_up{gpu="0",uuid="GPU-a"} 1.0' in collector.get("/metrics")[1].splitlines())
+    assert collector.health("/readyz")[1]["probes"]["gpu"] == "2 GPUs"
+    assert collector.end() == 0
+    told = [row["event"] for row in events_of(collector.folder, "ledger_event") if row["probe"] == "gpu"]
+    assert [event for event in told if event != "gap"] == [
+        "probe_status",
+        *("probe_stalled", "probe_status", "probe_replaced"),
+        *("probe_resumed", "probe_status", "probe_status"),
+    ]
+    assert [row["message"] for row in events_of(collector.folder, "gpu_event")] == [
+        "GPU 0 lost: a call on it hangs in the driver",
+        "GPU 0 recovered: it answers again",
+    ]
 
 
 def test_told_to_end_while_a_driver_call_hangs_it_ends_with_its_stop_event(start, fake_nvml):
