@@ -1,6 +1,5 @@
 """`gpuledger pause` and `resume`, with a collector of the stand-in driver."""
 
-import json
 import re
 import signal
 import subprocess
@@ -13,6 +12,7 @@ import pytest
 from gpuledger.pausing import pause_length_s
 from store.errors import UsageError
 from store.ledger import lock_holder
+from store.snapshot import LedgerReader
 
 
 def eventually(condition, seconds=60.0):
@@ -29,6 +29,7 @@ def recording(gpuledger, **variables):
     gpuledger.environment |= {
         "GPULEDGER_COLLECTOR__PORT": "0",
         "GPULEDGER_COLLECTOR__SAMPLE_INTERVAL_S": "0.2",
+        "GPULEDGER_COLLECTOR__SEAL_INTERVAL_S": "3600",
         **variables,
     }
     with subprocess.Popen(gpuledger.command("collect"), env=gpuledger.variables, stderr=subprocess.DEVNULL) as process:
@@ -41,10 +42,15 @@ def recording(gpuledger, **variables):
             assert process.wait(timeout=60) == 0
 
 
+def rows_of(gpuledger, kind):
+    """All rows of a kind; none of them is sealed while a test runs."""
+    with LedgerReader(gpuledger.data) as reader:
+        return reader.snapshot([kind])[kind].tail.to_pylist()
+
+
 def gpuledger_events(gpuledger, *names):
-    words = ", ".join(f"'{name}'" for name in names)
-    sql = f"select event, message, probe from ledger_event where event in ({words}) and probe = 'gpu' order by seq"
-    return json.loads(gpuledger("sql", sql, "--json").stdout)
+    events = [row for row in rows_of(gpuledger, "ledger_event") if row["event"] in names and row["probe"] == "gpu"]
+    return [{name: row[name] for name in ("event", "message")} for row in events]
 
 
 def driver_of(process):
@@ -53,8 +59,7 @@ def driver_of(process):
 
 
 def gpu_rows(gpuledger):
-    (row,) = json.loads(gpuledger("sql", "select count(*) as n from gpu_sample", "--json").stdout)
-    return row["n"]
+    return len(rows_of(gpuledger, "gpu_sample"))
 
 
 @pytest.fixture
@@ -85,19 +90,28 @@ def test_paused_the_collector_holds_nothing_of_the_driver_until_it_is_told_to_go
         assert gpuledger("resume").stdout == "it is not paused\n"
     events = gpuledger_events(gpuledger, "paused", "resumed")
     assert [event["event"] for event in events] == ["paused", "resumed"]
-    sql = "select count(distinct counter_epoch) as epochs, bool_and(up) as up from gpu_sample"
-    assert json.loads(gpuledger("sql", sql, "--json").stdout) == [{"epochs": 1, "up": True}]
-    assert json.loads(gpuledger("sql", "select event from gpu_event", "--json").stdout) == []
+    assert len({(row["counter_epoch"], row["up"]) for row in rows_of(gpuledger, "gpu_sample")}) == 1
+    assert rows_of(gpuledger, "gpu_event") == []
 
 
-def test_a_pause_outlives_the_collector_and_ends_by_itself(gpuledger, machine):
+def test_a_pause_outlives_the_collector(gpuledger, machine):
     with recording(gpuledger, **machine):
-        gpuledger("pause", "--for", "5s")
+        gpuledger("pause", "--for", "10m")
+        rows = gpu_rows(gpuledger)
+    with recording(gpuledger, **machine) as process:
+        eventually(lambda: len(gpuledger_events(gpuledger, "paused")) == 2)
+        assert (driver_of(process), gpu_rows(gpuledger)) == (set(), rows)
+        gpuledger("resume")
+        eventually(lambda: gpu_rows(gpuledger) > rows)
+
+
+def test_a_pause_ends_by_itself(gpuledger, machine):
     with recording(gpuledger, **machine):
-        eventually(lambda: gpuledger_events(gpuledger, "resumed"))
-        eventually(lambda: gpu_rows(gpuledger) > 0)
-    told = [event["event"] for event in gpuledger_events(gpuledger, "paused", "resumed")]
-    assert told in (["paused", "paused", "resumed"], ["paused", "resumed"])  # a slow machine resumes in the first
+        gpuledger("pause", "--for", "2s")
+        (resumed,) = eventually(lambda: gpuledger_events(gpuledger, "resumed"))
+        assert resumed["message"] == "the gpu probe goes on: its time was over"
+        rows = gpu_rows(gpuledger)
+        eventually(lambda: gpu_rows(gpuledger) > rows)
 
 
 def test_made_up_gpus_are_paused_too(gpuledger):
