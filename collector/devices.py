@@ -14,7 +14,7 @@ from typing import Any
 
 from collector import proc
 from collector.clock import Now
-from collector.probe import CounterEpoch, Row, Turn
+from collector.probe import Condition, CounterEpoch, Row, Turn
 from store.events import DEVICE_SAMPLE, WARM_SECONDS, AbsenceReason, Event
 
 DEVICES_MAX = 64  # of each type, in the kernel's order: a card with SR-IOV shows a hundred of itself
@@ -273,6 +273,7 @@ class DeviceProbe:
     """
 
     name = "devices"
+    condition = Condition.ANSWERS
 
     def __init__(self, *, interval_s: float, root: Path = Path("/")) -> None:
         self._turn = Turn(WARM_SECONDS, interval_s)

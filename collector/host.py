@@ -15,7 +15,7 @@ from typing import Any
 from collector import proc
 from collector.clock import Now
 from collector.devices import SECTOR_BYTES, network_cards, whole_disks
-from collector.probe import CounterEpoch, Row, Turn
+from collector.probe import Condition, CounterEpoch, Row, Turn
 from store.events import SYSTEM_SAMPLE, WARM_SECONDS, AbsenceReason, Event
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -131,6 +131,7 @@ class HostProbe:
     """
 
     name = "host"
+    condition = Condition.ANSWERS
 
     def __init__(
         self,

@@ -30,6 +30,7 @@ OWN_NAMES = frozenset(
         "collector.lock",
         "seal.lock",
         "mcp.token",
+        "pause.json",
     }
 )
 
@@ -101,7 +102,7 @@ def _connect_read_only(path: Path) -> apsw.Connection:
     # Configured before the first question: whoever closes last holds the head for a moment, and this waits for it.
     connection = _configured(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY))
     try:
-        connection.pragma("application_id")
+        connection.pragma("application_id")  # waits while the last one who had it open puts it away
     except (apsw.CantOpenError, apsw.ReadOnlyError):
         # A folder that may not be written, and nobody has the ledger open: without its -shm file SQLite reads
         # a WAL database only when told that nobody changes it, which is then true.
