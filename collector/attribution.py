@@ -125,6 +125,7 @@ class _Stat:
     comm: bytes
     start_ticks: int
     cpu_seconds: float
+    resident_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +164,7 @@ class Attributor:
         lasting = self._lasting(pid, folder, stat) if stat else _lasting(folder)
         changing = {
             "cpu_seconds": stat.cpu_seconds if stat else None,
-            "host_memory_bytes": _read(f"{folder}/statm", _resident_bytes),
+            "host_memory_bytes": stat.resident_bytes if stat else None,
         }
         return {"process_visible": True, **lasting, **_present(changing)}
 
@@ -230,15 +231,16 @@ def _stat(raw: bytes) -> _Stat:
     before, _, after = raw.rpartition(b")")  # the name may have brackets, blanks and line feeds itself
     words = after.split()
     cpu_ticks = int(words[11]) + int(words[12])
-    return _Stat(before.partition(b"(")[2], start_ticks=int(words[19]), cpu_seconds=cpu_ticks / _TICKS_PER_SECOND)
+    return _Stat(
+        before.partition(b"(")[2],
+        start_ticks=int(words[19]),
+        cpu_seconds=cpu_ticks / _TICKS_PER_SECOND,
+        resident_bytes=int(words[21]) * _PAGE_BYTES,
+    )
 
 
 def _boot_s(raw: bytes) -> int:
     return next(int(line.split()[1]) for line in raw.splitlines() if line.startswith(b"btime "))
-
-
-def _resident_bytes(raw: bytes) -> int:
-    return int(raw.split()[1]) * _PAGE_BYTES
 
 
 def _read(path: str, understand: Callable[[bytes], T], bytes_max: int = _COMMAND_BYTES_MAX) -> T | None:

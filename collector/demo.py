@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from collector.clock import Now
-from collector.probe import Turn
+from collector.probe import Condition, Turn
 from store.events import CLOCK_EVENT_REASONS, WARM_SECONDS, AbsenceReason, Event
 
 GIB = 2**30
@@ -93,6 +93,8 @@ class DemoProbe:
     """
 
     name = "gpu"
+    condition = Condition.ANSWERS
+    busy_with = None
 
     def __init__(self, *, interval_s: float, seed: int = 0) -> None:
         self._interval_s = interval_s
@@ -121,6 +123,15 @@ class DemoProbe:
 
     def status(self) -> str:
         return f"{len(self._gpus)} demo GPUs (made up, seed {self._seed})"
+
+    def rest(self) -> Sequence[str]:
+        return ()
+
+    def meanwhile(self) -> Sequence[Event]:
+        return ()
+
+    def abandon(self) -> None:
+        pass
 
     def close(self) -> None:
         pass

@@ -14,7 +14,7 @@ from typing import Any
 
 from collector import proc
 from collector.clock import Now
-from collector.probe import CounterEpoch, Row, Turn
+from collector.probe import Condition, CounterEpoch, Row, Turn
 from store.events import DEVICE_SAMPLE, WARM_SECONDS, AbsenceReason, Event
 
 DEVICES_MAX = 64  # of each type, in the kernel's order: a card with SR-IOV shows a hundred of itself
@@ -27,8 +27,8 @@ def whole_disks(root: Path) -> dict[str, list[int]]:
     """Name to the numbers of diskstats, of each disk that reaches hardware: no partitions, loops, RAM disks, stacks."""
     return {
         words[2]: [int(word) for word in words[3:]]
-        for words in proc.table(root / "proc/diskstats")
-        if not words[2].startswith(_STACKED_DISKS) and (root / "sys/block" / words[2].replace("/", "!")).exists()
+        for words in proc.table(f"{root}/proc/diskstats")
+        if not words[2].startswith(_STACKED_DISKS) and proc.exists(f"{root}/sys/block/{words[2].replace('/', '!')}")
     }
 
 
@@ -37,8 +37,8 @@ def network_cards(root: Path) -> dict[str, list[int]]:
 
     In a container none may have one: there it is each but loopback.
     """
-    interfaces = {words[0].rstrip(":"): words[1:] for words in proc.table(root / "proc/net/dev")[2:]}
-    cards = [name for name in interfaces if (root / "sys/class/net" / name / "device").exists()]
+    interfaces = {words[0].rstrip(":"): words[1:] for words in proc.table(f"{root}/proc/net/dev")[2:]}
+    cards = [name for name in interfaces if proc.exists(f"{root}/sys/class/net/{name}/device")]
     chosen = cards or [name for name in interfaces if name != "lo"]
     return {name: [int(word) for word in interfaces[name]] for name in chosen}
 
@@ -117,11 +117,11 @@ class _Node:
 
     @cached_property
     def memory(self) -> Mapping[str, int]:
-        return proc.meminfo_bytes(self.folder)
+        return proc.meminfo_bytes(str(self.folder))
 
     @cached_property
     def pages(self) -> Mapping[str, str]:
-        return proc.lines(self.folder / "numastat")
+        return proc.lines(f"{self.folder}/numastat")
 
 
 def _nodes(root: Path) -> dict[str, _Node]:
@@ -273,6 +273,7 @@ class DeviceProbe:
     """
 
     name = "devices"
+    condition = Condition.ANSWERS
 
     def __init__(self, *, interval_s: float, root: Path = Path("/")) -> None:
         self._turn = Turn(WARM_SECONDS, interval_s)

@@ -15,7 +15,7 @@ from typing import Any
 from collector import proc
 from collector.clock import Now
 from collector.devices import SECTOR_BYTES, network_cards, whole_disks
-from collector.probe import CounterEpoch, Row, Turn
+from collector.probe import Condition, CounterEpoch, Row, Turn
 from store.events import SYSTEM_SAMPLE, WARM_SECONDS, AbsenceReason, Event
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -48,7 +48,7 @@ def _pressure_source(resource: str) -> _Source:
         return lambda lines: int(lines[share].rpartition("total=")[2]) / 1e6  # cpu has no line full before Linux 5.13
 
     columns = {f"pressure_{resource}_{share}_seconds": stalled_seconds(share) for share in ("some", "full")}
-    return _Source(lambda root: proc.lines(root / "proc/pressure" / resource), columns)
+    return _Source(lambda root: proc.lines(f"{root}/proc/pressure/{resource}"), columns)
 
 
 def _cpu_count(stat: Mapping[str, str]) -> int:
@@ -67,7 +67,7 @@ _STAT_COLUMNS: proc.Columns = {
 
 _SOURCES = (
     _Source(
-        lambda root: (root / "proc/loadavg").read_text().split(),
+        lambda root: proc.content(f"{root}/proc/loadavg").split(),
         {
             "load_1m_count": lambda words: float(words[0]),
             "load_5m_count": lambda words: float(words[1]),
@@ -75,7 +75,7 @@ _SOURCES = (
         },
     ),
     _Source(
-        lambda root: proc.meminfo_bytes(root / "proc"),
+        lambda root: proc.meminfo_bytes(f"{root}/proc"),
         {
             "memory_total_bytes": lambda memory: memory["MemTotal"],
             "memory_available_bytes": lambda memory: memory["MemAvailable"],
@@ -89,7 +89,7 @@ _SOURCES = (
         },
     ),
     _Source(
-        lambda root: proc.lines(root / "proc/vmstat"),
+        lambda root: proc.lines(f"{root}/proc/vmstat"),
         {
             "swap_in_bytes": lambda pages: int(pages["pswpin"]) * PAGE_BYTES,
             "swap_out_bytes": lambda pages: int(pages["pswpout"]) * PAGE_BYTES,
@@ -131,6 +131,7 @@ class HostProbe:
     """
 
     name = "host"
+    condition = Condition.ANSWERS
 
     def __init__(
         self,
@@ -152,7 +153,7 @@ class HostProbe:
 
     def read(self, now: Now) -> Sequence[Event]:
         row = Row()
-        stat = proc.value_or_reason(partial(proc.lines, self._root / "proc/stat"))
+        stat = proc.value_or_reason(partial(proc.lines, f"{self._root}/proc/stat"))
         row.put(proc.answers(_STAT_COLUMNS, stat))
         row.put(self._cpu_shares(stat))
         for source in _SOURCES:

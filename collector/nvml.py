@@ -13,15 +13,15 @@ that belongs beside the NULL, or `DriverAway`, when there is nobody to ask. Fact
   until the old mapping is gone.
 """
 
-import _ctypes
 import ctypes
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from threading import get_ident
 from typing import Any, Literal, NewType
 
 import pynvml
 
+from collector.driver_library import LIBRARY, mapped_files
 from store.events import AbsenceReason
 
 Handle = NewType("Handle", object)
@@ -69,6 +69,10 @@ class DriverAway(Exception):  # noqa: N818 - a state of the machine that passes
     """There is no driver to ask: not installed, not loaded, or replaced under us."""
 
 
+class LibraryKept(DriverAway):
+    """The driver was replaced, and its old library stays mapped: only a new process gets rid of it."""
+
+
 def absence_reason(code: int) -> AbsenceReason:
     """The reason that stands beside the NULL for an NVML return code."""
     if code in _NOT_SUPPORTED:
@@ -80,41 +84,6 @@ def absence_reason(code: int) -> AbsenceReason:
     return AbsenceReason.NO_DATA
 
 
-def installed_library() -> ctypes.CDLL:
-    """The library of the driver that is installed, from which nvidia-ml-py takes its function pointers."""
-    return ctypes.CDLL("libnvidia-ml.so.1")
-
-
-def close_library(library: Any) -> None:
-    """Unmap it, so that the next one is the one that is installed then; one that stands in its place is closed."""
-    if not isinstance(library, ctypes.CDLL):
-        library.close()
-        return
-    with suppress(OSError):
-        _ctypes.dlclose(library._handle)  # noqa: SLF001 - ctypes has no call for it
-
-
-_open_library: Callable[[], Any] = installed_library
-
-
-def use_library(opened: Callable[[], Any]) -> None:
-    """Let all sessions of this process that begin from now on load the library in another way.
-
-    A recorder and a replay stand in its place (`collector.boundary`). They see what is passed as ctypes objects: a call
-    that passes an address as a bare number cannot be recorded.
-    """
-    global _open_library  # noqa: PLW0603 - nvidia-ml-py itself has one library in a process
-    _open_library = opened
-
-
-def _load() -> None:
-    """Load the library before nvidia-ml-py does."""
-    try:
-        pynvml.nvmlLib = pynvml.nvmlLib or _open_library()
-    except OSError:
-        raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND) from None
-
-
 class Nvml:
     """A session with the driver.
 
@@ -124,11 +93,12 @@ class Nvml:
 
     def __init__(self) -> None:
         try:
-            _load()
-            pynvml.nvmlInit()
+            LIBRARY.begin()
         except pynvml.NVMLError as error:
-            _unload()
-            raise DriverAway(_AWAY_WORDS.get(error.value, f"NVML cannot be initialised ({error})")) from None
+            LIBRARY.unmap()
+            is_kept = error.value == pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH and mapped_files()
+            away = LibraryKept if is_kept else DriverAway
+            raise away(_AWAY_WORDS.get(error.value, f"NVML cannot be initialised ({error})")) from None
 
     def ask(self, names: str | tuple[str, ...], *arguments: Any, **options: Any) -> Any:
         """Call the first of `names` that the driver knows.
@@ -148,9 +118,7 @@ class Nvml:
 
     def close(self) -> None:
         """End the session and unmap the library."""
-        with suppress(pynvml.NVMLError):
-            pynvml.nvmlShutdown()
-        _unload()
+        LIBRARY.end()
 
 
 def address(handle: Any) -> int | None:
@@ -167,11 +135,15 @@ def _bound(name: str) -> Callable[..., Any]:
 
 
 def _call(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    thread = get_ident()
+    LIBRARY.calls[thread] = function  # in line: in a function of its own it costs 1 µs more a call
     try:
         answer = function(*arguments, **options)
     except pynvml.NVMLError as error:
         refuse(error.value)
         raise
+    finally:
+        del LIBRARY.calls[thread]
     # Some of pynvml's functions forget to decode what they give.
     return answer.decode(errors="replace") if isinstance(answer, bytes) else answer
 
@@ -188,16 +160,6 @@ def refuse(code: int) -> None:
     if code in _DRIVER_AWAY:
         raise DriverAway(_AWAY_WORDS.get(code, "the NVIDIA driver went away")) from None
     raise Absent(absence_reason(code), code) from None
-
-
-def _unload() -> None:
-    """Let the library go, so that the next session loads the one that is installed then."""
-    library = pynvml.nvmlLib
-    if library is None:
-        return
-    pynvml.nvmlLib = None
-    pynvml._nvmlGetFunctionPointer_cache.clear()  # noqa: SLF001 - pynvml has no call for it
-    close_library(library)
 
 
 class Call:
@@ -229,7 +191,12 @@ class Call:
         """Make the call and give NVML's return code, for a caller to whom not only 0 is an answer."""
         if self._function is None:
             self._function = _call(pynvml._nvmlGetFunctionPointer, self._name)  # noqa: SLF001 - its cache is ours too
-        return self._function(*self._arguments)
+        thread = get_ident()
+        LIBRARY.calls[thread] = self._function  # in line: in a function of its own it costs 1 µs more a call
+        try:
+            return self._function(*self._arguments)
+        finally:
+            del LIBRARY.calls[thread]
 
 
 def plain(structure: type[ctypes.Structure]) -> type[Any]:

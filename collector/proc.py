@@ -14,6 +14,7 @@ from typing import Any
 
 from store.events import AbsenceReason
 
+_READ_BYTES = 65_536
 UNREADABLE = (OSError, LookupError, ValueError)
 """What comes of a file that is missing or refused, or has another layout than the one known here."""
 
@@ -48,37 +49,45 @@ def answers(columns: Columns, content: Any) -> dict[str, Any]:
     return {column: value_or_reason(partial(extract, content)) for column, extract in columns.items()}
 
 
-def lines(path: Path) -> dict[str, str]:
+def lines(path: str) -> dict[str, str]:
     """First word to the rest, of every line: the layout of stat, vmstat and pressure/*."""
-    pairs = (line.partition(" ") for line in path.read_text().splitlines())
-    return {first: rest for first, _, rest in pairs}
+    return {first: rest for first, _, rest in [line.partition(" ") for line in content(path).splitlines()]}
 
 
-def table(path: Path) -> list[list[str]]:
+def table(path: str) -> list[list[str]]:
     """The words of every line: the layout of diskstats and, behind two lines of headings, of net/dev."""
-    return [line.split() for line in path.read_text().splitlines()]
+    return [line.split() for line in content(path).splitlines()]
 
 
-def meminfo_bytes(folder: Path) -> dict[str, int]:
+def meminfo_bytes(folder: str) -> dict[str, int]:
     """Name to bytes, of every line of the meminfo of /proc or of a NUMA node that is an amount."""
-    pairs = (line.partition(":") for line in (folder / "meminfo").read_text().splitlines())
+    pairs = [line.partition(":") for line in content(f"{folder}/meminfo").splitlines()]
     return {
-        name.rpartition(" ")[2]: int(amount.removesuffix("kB")) * 1024  # a node's lines begin with its name
+        name.rpartition(" ")[2]: int(amount[:-2]) * 1024  # a node's lines begin with its name
         for name, _, amount in pairs
         if amount.endswith("kB")
     }
 
 
-def word(path: str) -> str:
-    """A small file of /sys, without white space around it: in 9 µs, where `Path.read_text` takes 20.
-
-    A large machine has hundreds of them.
-    """
-    descriptor = os.open(path, os.O_RDONLY)
+def content(path: str) -> str:
+    """A file's text, in a third of the time that `Path.read_text` takes: the files are small, and read every second."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return os.read(descriptor, 4096).decode().strip()
+        parts = []
+        while part := os.read(descriptor, _READ_BYTES):
+            parts.append(part)
+        return b"".join(parts).decode()
     finally:
         os.close(descriptor)
+
+
+def exists(path: str) -> bool:
+    return os.path.exists(path)  # noqa: PTH110 - in a quarter of the time that a `Path` takes
+
+
+def word(path: str) -> str:
+    """A small file of /sys, without white space around it."""
+    return content(path).strip()
 
 
 def number(path: str) -> int:

@@ -1,6 +1,6 @@
 """Records what the driver answers, at the boundary between nvidia-ml-py and its library.
 
-Every function pointer is taken from one library object (`collector.nvml.use_library`). The recorder gives another one
+Every function pointer is taken from one library object (`collector.driver_library`). The recorder gives another one
 in its place, whose functions ask the real ones and keep question, answer and time; so nothing that asks the driver
 knows about it, and nothing that it asks is missed.
 """
@@ -20,9 +20,10 @@ from typing import Any, Literal
 
 import pynvml
 
-from collector import nvml, proc
+from collector import proc
 from collector.boundary import Handles, Kind, Memory, Question, batch, listing, plain, question
 from collector.clock import Clock, Now
+from collector.driver_library import LIBRARY, close_library, installed_library
 from collector.gpu import GpuProbe
 from collector.pseudonyms import Pseudonyms
 from collector.recording import NO_KERNEL_LOG, Answers, Label, Recording, Tick
@@ -58,7 +59,7 @@ class Recorder:
     def __init__(
         self,
         pseudonyms: Pseudonyms | None,
-        open_library: Callable[[], Any] = nvml.installed_library,
+        open_library: Callable[[], Any] = installed_library,
         proc_folder: Path = Path("/proc"),
     ) -> None:
         self._pseudonyms = pseudonyms
@@ -203,7 +204,7 @@ class RecordedLibrary:
         return function if name in _UNRECORDED else _RecordedFunction(name, function, self._recorder)
 
     def close(self) -> None:
-        nvml.close_library(self._library)
+        close_library(self._library)
 
 
 class _RecordedFunction:
@@ -276,7 +277,7 @@ class RecordingProbe:
         self._began = datetime.now(UTC)
         self._known: dict[int, Mapping[str, Any]] = {}
         self._identities: Literal["kept", "replaced"] = "kept" if keep_identities else "replaced"
-        nvml.use_library(self._recorder.open)
+        LIBRARY.opened = self._recorder.open
 
     def read(self, now: Now) -> Sequence[Event]:
         with self._recorder.tick(now):
@@ -295,7 +296,7 @@ class RecordingProbe:
 
     def close(self) -> None:
         self._probe.close()
-        nvml.use_library(nvml.installed_library)
+        LIBRARY.opened = installed_library
 
     def recording(self, *, load: str, gpuledger_version: str) -> Recording:
         """What was recorded until now.

@@ -24,7 +24,6 @@ from typing import Any
 import msgspec
 import pynvml
 
-from collector import nvml
 from collector.boundary import (
     HANDLE_BASE,
     HANDLES_MAX,
@@ -38,7 +37,9 @@ from collector.boundary import (
     value_of,
 )
 from collector.clock import Now
+from collector.driver_library import LIBRARY, installed_library
 from collector.gpu import GpuProbe
+from collector.probe import Condition
 from collector.recording import NO_KERNEL_LOG, Answers, Recording, Tick, read_recording
 from store.events import Event
 
@@ -282,6 +283,8 @@ class ReplayProbe:
     """
 
     name = "gpu"
+    condition = Condition.ANSWERS
+    busy_with: str | None = None
 
     def __init__(self, path: Path, *, interval_s: float, is_looped: bool = False, proc: Path | None = None) -> None:
         self._path = path
@@ -299,7 +302,7 @@ class ReplayProbe:
     def _begin(self) -> None:
         self._replay = Replay(self._recording)
         self._probe = self._open_probe()
-        nvml.use_library(self._replay.open)
+        LIBRARY.opened = self._replay.open
 
     def _end(self) -> None:
         self._replay.end()
@@ -324,9 +327,18 @@ class ReplayProbe:
         state = "it is over" if self._is_over else self._probe.status()
         return f"replay of {self._path.name} ({self._recording.label}): {state}"
 
+    def meanwhile(self) -> Sequence[Event]:
+        return ()
+
+    def rest(self) -> Sequence[str]:
+        return ()  # it holds nothing of a driver
+
+    def abandon(self) -> None:
+        pass
+
     def close(self) -> None:
         self._end()
-        nvml.use_library(nvml.installed_library)
+        LIBRARY.opened = installed_library
         self._folder.cleanup()
 
     def _write_memory(self) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from collector.clock import Clock, Now
-from collector.probe import Probe
+from collector.probe import Condition, Probe
 from store.errors import LedgerUnusableError
 from store.events import Event, stale_after_s
 
@@ -41,6 +41,7 @@ class Latest:
         append_failures: Ticks whose append failed.
         dropped_events: Events given up because the ledger took none for too long.
         problem: Why the newest events are not in the ledger; None when they are.
+        conditions: How each probe was at the newest tick, by its name.
     """
 
     now: Now | None = None
@@ -52,6 +53,7 @@ class Latest:
     append_failures: int = 0
     dropped_events: int = 0
     problem: str | None = None
+    conditions: Mapping[str, Condition] = field(default_factory=dict)
 
 
 class Sampler:
@@ -88,6 +90,7 @@ class Sampler:
         self._pending: deque[Event] = deque(maxlen=PENDING_EVENTS_MAX)
         self._failing_probes: set[str] = set()
         self._statuses: dict[str, str] = {}
+        self._conditions: dict[str, Condition] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Tick until `stop` is set, the first time at once; a start event is written first, a stop event last."""
@@ -108,7 +111,7 @@ class Sampler:
 
     def tick(self, now: Now, missed: int = 0) -> None:
         """Read every probe and append what they say."""
-        seen = [event for probe in self.probes for event in self._read(probe, now)]
+        seen = [self._signed(event) for probe in self.probes for event in self._read(probe, now)]
         told = self._what_the_clocks_tell(now, missed)
         failure = self._append([*told, *seen])
         latest = self.latest
@@ -122,12 +125,14 @@ class Sampler:
             missed_ticks=latest.missed_ticks + missed,
             append_failures=latest.append_failures + (failure is not None),
             problem=failure,
+            conditions=dict(self._conditions),
         )
 
     def _read(self, probe: Probe, now: Now) -> Sequence[Event]:
         try:
-            events, status = probe.read(now), probe.status()
+            events, status, self._conditions[probe.name] = probe.read(now), probe.status(), probe.condition
         except Exception as error:
+            self._conditions[probe.name] = Condition.FAILED
             if probe.name in self._failing_probes:
                 return []
             self._failing_probes.add(probe.name)
@@ -180,6 +185,10 @@ class Sampler:
         if overflow:
             latest = self.latest
             self.latest = replace(latest, dropped_events=latest.dropped_events + overflow)
+
+    def _signed(self, event: Event) -> Event:
+        """The event, with whose it is where it is one of the recorder's own life."""
+        return replace(event, values={**self._identity, **event.values}) if event.kind == "ledger_event" else event
 
     def _life_event(self, event: str, now: Now, message: str, **more: Any) -> Event:
         return Event("ledger_event", now.wall_us, {"event": event, "message": message, **self._identity, **more})

@@ -399,6 +399,31 @@ def seal(data: Data = None, config: Config = None) -> None:
 
 
 @app.command()
+def pause(
+    length: Annotated[str, typer.Option("--for", help="When it goes on by itself: 90s, 15m, 1h30m.")] = "15m",
+    why: Annotated[str, typer.Option("--why", help="What for, for whoever wonders.", show_default=False)] = "",
+    data: Data = None,
+    config: Config = None,
+) -> None:
+    """Let go of the NVIDIA driver, so that a GPU can be reset or the driver replaced; the host is still recorded."""
+    from gpuledger.pausing import pause_length_s, pause_recording
+
+    length_s = pause_length_s(length)
+    settings = _settings(config, data=data)
+    interval_s = settings.collector.sample_interval_s
+    print(pause_recording(_source(settings), length_s=length_s, why=why, interval_s=interval_s))
+
+
+@app.command()
+def resume(data: Data = None, config: Config = None) -> None:
+    """End a pause before its time."""
+    from gpuledger.pausing import resume_recording
+
+    settings = _settings(config, data=data)
+    print(resume_recording(_source(settings), interval_s=settings.collector.sample_interval_s))
+
+
+@app.command()
 def init(
     client: Annotated[str, typer.Option("--client", help="The MCP client: claude-code.")],
     scope: Annotated[str, typer.Option("--scope", help="user: for every project; project: for this folder.")] = "user",

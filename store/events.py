@@ -539,7 +539,7 @@ PROCESS_SAMPLE = Kind(
         _gauge("memory_utilization_percent", "int32", "Share of time it read or wrote device memory.", "nvmlDeviceGetProcessUtilization.memUtil"),
         _gauge("encoder_utilization_percent", "int32", "Its use of the video encoder.", "nvmlDeviceGetProcessUtilization.encUtil"),
         _gauge("decoder_utilization_percent", "int32", "Its use of the video decoder.", "nvmlDeviceGetProcessUtilization.decUtil"),
-        _gauge("host_memory_bytes", "int64", "Resident host memory.", "/proc/PID/statm"),
+        _gauge("host_memory_bytes", "int64", "Resident host memory.", "/proc/PID/stat"),
         _counter("cpu_seconds", "decimal", "CPU time used, user and system.", "/proc/PID/stat"),
     ),
 )  # fmt: skip
@@ -710,7 +710,7 @@ LEDGER_EVENT = Kind(
     row="the recorder's own life: start, stop, gap, clock step, settings change, quarantine, retention",
     cadence="as it happens",
     fields=(
-        _label("event", "string", "start, stop, gap, clock_step, suspend, probe_status, probe_failed, settings_changed, quarantine or retention."),
+        _label("event", "string", "start, stop, gap, clock_step, suspend, probe_status, probe_failed, probe_stalled (a call does not return), probe_resumed (it has returned), probe_replaced (its thread was left behind), paused, resumed, renewed (the collector replaced its own process), settings_changed, quarantine or retention."),
         _label("message", "string", "What happened, as a sentence."),
         _label("probe", "string", "The probe it concerns."),
         _label("started_at", "time", "Beginning of the time it covers."),

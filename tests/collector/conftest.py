@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from collector.clock import Now
+from collector.probe import Condition
 from store.errors import LedgerUnusableError
 from store.events import GPU_SAMPLE, Event
 
@@ -77,6 +78,28 @@ def machine(tmp_path: Path) -> Callable[..., Path]:
     return copy
 
 
+class PatientClock(FakeClock):
+    """Waits for a thread as long as it takes, unless that hangs: then it moves on to the moment that is waited for.
+
+    `hanging` is set by whoever stands for what hangs.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hanging = threading.Event()
+
+    def wait_until(self, monotonic_s: float, stop: threading.Event) -> None:
+        while not (stop.is_set() or self.hanging.is_set()):
+            stop.wait(0.001)
+        if not stop.is_set():
+            super().wait_until(monotonic_s, stop)
+
+
+@pytest.fixture
+def patient_clock() -> PatientClock:
+    return PatientClock()
+
+
 @dataclass
 class FakeLedger:
     """Keeps what it is given in memory, batch by batch, and takes nothing while `problem` is set."""
@@ -109,6 +132,12 @@ class FakeProbe:
         self.trouble: Callable[[], Any] = lambda: None
         self.reads: list[Now] = []
         self.is_closed = False
+        self.condition = Condition.ANSWERS
+        self.busy_with: str | None = None
+        self.came: list[Event] = []
+        self.is_abandoned = False
+        self.held: list[str] = []
+        self.rests = 0
 
     def read(self, now: Now) -> list[Event]:
         self.reads.append(now)
@@ -117,6 +146,17 @@ class FakeProbe:
 
     def status(self) -> str:
         return self.words
+
+    def meanwhile(self) -> list[Event]:
+        came, self.came = self.came, []
+        return came
+
+    def abandon(self) -> None:
+        self.is_abandoned = True
+
+    def rest(self) -> list[str]:
+        self.rests += 1
+        return self.held
 
     def close(self) -> None:
         self.is_closed = True
@@ -130,6 +170,11 @@ def probe() -> FakeProbe:
 @pytest.fixture
 def other_probe() -> FakeProbe:
     return FakeProbe("two")
+
+
+@pytest.fixture
+def make_probe() -> Callable[[str], FakeProbe]:
+    return FakeProbe
 
 
 BETWEEN = ("nvmlDeviceGetSamples", "nvmlGpm")
@@ -221,6 +266,13 @@ class GpuMachine:
     def save(self, path: Path, load: str = "made up") -> int:
         """End what a probe of the kind `record` records and write it; its size in bytes."""
         return self._ask({"save": [str(path), load]})
+
+    def rest(self) -> dict[str, Any]:
+        """Have the probe let go: what it says it holds, and which libraries of the driver its process has mapped."""
+        return self._ask({"rest": None})
+
+    def leave_alone(self, *uuids: str) -> None:
+        self._ask({"leave_alone": uuids})
 
     def _ask(self, request: dict[str, Any]) -> Any:
         self._process.stdin.write(json.dumps(request) + "\n")

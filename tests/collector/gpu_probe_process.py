@@ -5,6 +5,7 @@ Of the kind `record` its driver is recorded, until `save`; of the kind `replay` 
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,12 @@ from collector.recording import write_recording
 from collector.replay import ReplayProbe
 
 PATHS = ("proc", "sys", "kernel_log", "path")
-KINDS = {"live": GpuProbe, "record": RecordingProbe, "replay": ReplayProbe}
+left_alone: set[str] = set()
+KINDS = {
+    "live": partial(GpuProbe, left_alone=lambda: left_alone),
+    "record": RecordingProbe,
+    "replay": ReplayProbe,
+}
 
 probe: GpuProbe | RecordingProbe | ReplayProbe | None = None
 
@@ -49,8 +55,20 @@ def run(statement: str) -> None:
     exec(statement, {"pynvml": pynvml})
 
 
+def rest(_: None) -> dict[str, Any]:
+    held = list(probe.rest())
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    return {"held": held, "mapped": [line for line in maps if "nvidia" in line]}
+
+
+def leave_alone(uuids: list[str]) -> None:
+    left_alone.clear()
+    left_alone.update(uuids)
+
+
+COMMANDS = {"begin": begin, "read": read, "run": run, "rest": rest, "leave_alone": leave_alone, "save": save}
 for line in sys.stdin:
     ((command, argument),) = json.loads(line).items()
-    answer = {"begin": begin, "read": read, "run": run, "save": save}[command](argument)
+    answer = COMMANDS[command](argument)
     sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()

@@ -9,6 +9,7 @@ import pytest
 from collector.clock import Now
 from collector.demo import DemoProbe
 from collector.exposition import LiveCollector, expose
+from collector.probe import Condition
 from collector.sampler import Latest
 from store.derivations import prometheus_families
 from store.events import DEVICE_SAMPLE, GPU_SAMPLE, SYSTEM_SAMPLE, Event
@@ -174,6 +175,24 @@ def test_every_declared_family_has_help_and_type_and_a_counter_ends_in_total_onc
 @pytest.mark.parametrize("accept", PARSERS)
 def test_when_sampling_has_stopped_only_the_collectors_own_families_are_left(accept):
     assert samples(scrape(LATEST, accept, is_fresh=False)) == OWN
+
+
+def test_each_probe_is_up_that_answers_or_was_told_not_to_and_no_other():
+    conditions = {"host": Condition.ANSWERS, "gpu": Condition.STALLED, "a": Condition.FAILED, "b": Condition.PAUSED}
+    found = samples(scrape(replace(LATEST, conditions=conditions), is_fresh=False))
+    of_probes = {
+        (name, dict(labels)["probe"]): value for (name, labels), value in found.items() if "collector_probe" in name
+    }
+    assert of_probes == {
+        **{("dgx_collector_probe_up", probe): value for probe, value in (("host", 1), ("gpu", 0), ("a", 0), ("b", 1))},
+        **{("dgx_collector_probe_paused", probe): float(probe == "b") for probe in conditions},
+    }
+
+
+def test_of_a_row_that_came_late_and_the_ticks_own_the_second_is_exposed():
+    late = Event("gpu_sample", NOW.wall_us - 2_000_000, {**GPU_ROW, "utilization_percent": 99})
+    found = samples(scrape(replace(LATEST, events=[late, *LATEST.events])))
+    assert found == samples(scrape(LATEST))
 
 
 @pytest.mark.parametrize("accept", PARSERS)

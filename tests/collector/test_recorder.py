@@ -8,6 +8,7 @@ import pytest
 
 from collector import nvml
 from collector.clock import Now
+from collector.driver_library import LIBRARY, installed_library
 from collector.pseudonyms import FIRST_PID, Pseudonyms
 from collector.recorder import Recorder, RecordingProbe
 from collector.recording import Label
@@ -67,7 +68,7 @@ def recorded(tmp_path):
 
     def record(library, ask, *, keep_identities=False):
         recorder = Recorder(None if keep_identities else Pseudonyms(), lambda: library, tmp_path)
-        nvml.use_library(recorder.open)
+        LIBRARY.opened = recorder.open
         with recorder.tick(Now(5.0, 5.0, 0)):
             session = nvml.Nvml()
             ask(session, session.ask("nvmlDeviceGetHandleByIndex", 0))
@@ -82,7 +83,7 @@ def recorded(tmp_path):
         }
 
     yield record
-    nvml.use_library(nvml.installed_library)
+    LIBRARY.opened = installed_library
 
 
 def text_of(answer):
@@ -183,7 +184,7 @@ def test_a_machine_without_a_gpu_is_nothing_to_record(tmp_path, monkeypatch):
         raise OSError
 
     probe = RecordingProbe(interval_s=1.0, proc=tmp_path)
-    nvml.use_library(none)
+    LIBRARY.opened = none
     probe.read(Now(0.0, 0.0, 0))
     probe.close()
     with pytest.raises(NoDataError, match=r"no NVIDIA driver library .* run it where 'nvidia-smi' lists GPUs"):

@@ -9,9 +9,9 @@ import msgspec
 import pynvml
 import pytest
 
-from collector import nvml
 from collector.boundary import HANDLE_BASE
 from collector.clock import Now
+from collector.driver_library import LIBRARY, installed_library
 from collector.nvml import Absent, FieldBatch, Nvml
 from collector.recording import Answers, read_recording, write_recording
 from collector.replay import Replay, ReplayProbe
@@ -28,14 +28,14 @@ def session():
 
     def begin(recording=None):
         replay = Replay(recording or read_recording(PAIR))
-        nvml.use_library(replay.open)
+        LIBRARY.opened = replay.open
         sessions.append(Nvml())
         return replay, sessions[-1], sessions[-1].ask("nvmlDeviceGetHandleByIndex", 0)
 
     yield begin
     for one in sessions:
         one.close()
-    nvml.use_library(nvml.installed_library)
+    LIBRARY.opened = installed_library
 
 
 @pytest.fixture
@@ -250,5 +250,5 @@ def test_a_replay_leaves_the_machines_own_driver_to_the_next_session(tmp_path):
     watched.read(Now(0.0, 0.0, 0))
     watched.close()
     assert pynvml.nvmlLib is None
-    assert nvml._open_library is nvml.installed_library
+    assert LIBRARY.opened is installed_library
     write_recording(tmp_path / "again", read_recording(PAIR))
