@@ -57,10 +57,10 @@ from collector.nvml import FieldBatch, Nvml
 nvml = Nvml()
 device = nvml.ask("nvmlDeviceGetHandleByIndex", 0)
 seen = []
-for call in (lambda: nvml.ask("nvmlDeviceGetUtilizationRates", device), lambda: FieldBatch([(82, 0)]).read(device)):
+for call in (lambda: nvml.ask("nvmlDeviceGetUtilizationRates", device), FieldBatch(device, [(82, 0)]).read):
     thread = threading.Thread(target=call)
     thread.start()
-    while (name := LIBRARY.call_of(thread.ident)) in (None, "_ask"):
+    while (name := LIBRARY.call_of(thread.ident)) in (None, "_nvmlGetFunctionPointer"):
         time.sleep(0.001)
     seen.append(name)
     thread.join()

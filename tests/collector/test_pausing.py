@@ -270,7 +270,11 @@ def test_counters_that_restarted_in_a_rest_begin_an_epoch_and_the_new_driver_is_
     machine.rest()
     machine.becomes(GPUS.format(driver="580.95.05", energy=7))
     after = machine.read(after_s=600.0)
-    assert after.told == []
+    assert after.told == [
+        "the NVIDIA driver is now 580.95.05, it was 570.12.34",
+        "GPU 0 reset: its counters began anew: it was reset, or its driver reloaded",
+        "GPU 1 reset: its counters began anew: it was reset, or its driver reloaded",
+    ]
     assert all(epochs(after)[uuid] > epochs(before)[uuid] for uuid in ("GPU-a", "GPU-b"))
     assert [one["driver_version"] for one in after.of("inventory")] == ["580.95.05"] * 2
 
@@ -278,7 +282,7 @@ def test_counters_that_restarted_in_a_rest_begin_an_epoch_and_the_new_driver_is_
 def test_a_gpu_that_is_not_there_after_a_rest_is_lost_and_one_that_joined_appears(machine):
     machine.read()
     machine.rest()
-    machine.becomes("gpu 0 uuid=GPU-a\ngpu 1 uuid=GPU-c\n")
+    machine.becomes("driver 570.12.34\ngpu 0 uuid=GPU-a energy_mj=5000000\ngpu 1 uuid=GPU-c\n")
     assert sorted(machine.read(after_s=60.0).told) == [
         "GPU 1 appeared: it was not there when recording began",
         "GPU 1 lost: it is not there after a pause",

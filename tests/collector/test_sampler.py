@@ -347,6 +347,7 @@ class DevicesNow:
     """Gives the rows that it is told to."""
 
     name = "devices"
+    condition = Condition.ANSWERS
 
     def __init__(self):
         self.names = []
