@@ -245,7 +245,7 @@ def _now_us() -> int:
 
 def _memory_kib(proc_folder: Path) -> tuple[int, int] | None:
     try:
-        memory = proc.meminfo_bytes(proc_folder)
+        memory = proc.meminfo_bytes(str(proc_folder))
         return memory["MemTotal"] // 1024, memory["MemAvailable"] // 1024
     except proc.UNREADABLE:
         return None
