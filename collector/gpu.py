@@ -8,10 +8,11 @@ from typing import Any
 from collector.attribution import Attributor
 from collector.capabilities import Capability, statuses
 from collector.clock import Now
+from collector.gpu_calls import Reading
 from collector.gpu_description import Listed, described, listed
 from collector.gpu_events import GpuEvents
 from collector.gpu_processes import GpuProcesses
-from collector.gpu_readings import CADENCES_S, EPOCH_COUNTERS, Reading, gpu_readings, mig_readings, substitutes
+from collector.gpu_readings import CADENCES_S, EPOCH_COUNTERS, gpu_readings, mig_readings, substitutes
 from collector.gpu_throttling import Throttling
 from collector.kernel_log import KernelLog
 from collector.nvml import Absent, DriverAway, Nvml, address
@@ -322,6 +323,7 @@ class GpuProbe:
         session = gpu.session
         if WARM_SECONDS in due and session and session.processes:
             events += session.processes.read(gpu.identity, now)
+            row.put({"process_count": session.processes.count})
             gpu.is_busy = bool(events)
         if gpu.is_busy or row.values.get("utilization_percent"):
             self._busy_s = now.monotonic_s

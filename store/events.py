@@ -246,6 +246,28 @@ def _throttle(reason: str, meaning: str, source: str, dcgm: str | None = None) -
     )
 
 
+def _below_clocks(clocks: str, source: str, dcgm: str) -> Field:
+    return _counter(
+        f"throttle_{clocks}_clocks_seconds",
+        "decimal",
+        f"Total time the GPU was held below {clocks} clocks by any limiter.",
+        source,
+        family=Family("dgx_gpu_below_clocks_seconds", (("clocks", clocks),)),
+        dcgm=dcgm,
+    )
+
+
+def _per_second(bus: str, direction: str, meaning: str, metric_id: int) -> Field:
+    return _gauge(
+        f"{bus}_{direction}_bytes_per_second",
+        "int64",
+        f"{meaning}, mean since the row before.",
+        f"nvmlGpmMetricsGet {metric_id}",
+        family=Family(f"dgx_gpu_{bus}_bytes_per_second", (("direction", direction),)),
+        dcgm=f"DCGM_FI_PROF_{bus.upper()}_{direction.upper()}_BYTES",
+    )
+
+
 def _ecc(error: str, scope: str, field_id: int, dcgm: str) -> Field:
     return _counter(
         f"ecc_{error}_{scope}_count",
@@ -298,8 +320,11 @@ GPU_SAMPLE = Kind(
         _active("graphics_active", "Share of time any compute or graphics engine was active.", 1, "DCGM_FI_PROF_GR_ENGINE_ACTIVE"),
         _active("sm_active", "Share of time a multiprocessor had at least one warp assigned, mean over multiprocessors.", 2, "DCGM_FI_PROF_SM_ACTIVE"),
         _active("sm_occupancy", "Warps resident on a multiprocessor as a share of the most it can hold.", 3, "DCGM_FI_PROF_SM_OCCUPANCY"),
-        _active("integer_active", "Share of time the integer pipe was active.", 4, None),
+        _active("integer_active", "Share of time the integer pipe was active.", 4, "DCGM_FI_PROF_PIPE_INT_ACTIVE"),
         _active("tensor_active", "Share of time any tensor pipe was active.", 5, "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE"),
+        _active("tensor_dfma_active", "Share of time the multiprocessors were doing DFMA tensor operations: double precision.", 6, "DCGM_FI_PROF_PIPE_TENSOR_DFMA_ACTIVE"),
+        _active("tensor_hmma_active", "Share of time the multiprocessors were doing HMMA tensor operations: half precision.", 7, "DCGM_FI_PROF_PIPE_TENSOR_HMMA_ACTIVE"),
+        _active("tensor_imma_active", "Share of time the multiprocessors were doing IMMA tensor operations: integers.", 9, "DCGM_FI_PROF_PIPE_TENSOR_IMMA_ACTIVE"),
         _active("dram_active", "Share of the device memory's peak bandwidth in use.", 10, "DCGM_FI_PROF_DRAM_ACTIVE"),
         _active("fp64_active", "Share of time the FP64 pipe was active.", 11, "DCGM_FI_PROF_PIPE_FP64_ACTIVE"),
         _active("fp32_active", "Share of time the FP32 pipe was active.", 12, "DCGM_FI_PROF_PIPE_FP32_ACTIVE"),
@@ -312,6 +337,7 @@ GPU_SAMPLE = Kind(
         _gauge("memory_reserved_bytes", "int64", "Device memory reserved for system use by driver or firmware.", "nvmlDeviceGetMemoryInfo_v2.reserved", dcgm="DCGM_FI_DEV_FB_RESERVED"),
         _gauge("memory_available_bytes", "int64", "On unified memory, what the GPU could still get: the host's MemAvailable.", "/proc/meminfo MemAvailable"),
         _gauge("memory_process_bytes", "int64", "Sum of the memory of the processes on this GPU, computing and drawing.", "nvmlDeviceGetComputeRunningProcesses_v3"),
+        _gauge("process_count", "int32", "Processes on this GPU: computing, drawing and under MPS.", "nvmlDeviceGetComputeRunningProcesses_v3 and Graphics, MPSCompute", every_seconds=WARM_SECONDS),
         _gauge("bar1_used_bytes", "int64", "Used BAR1 memory.", "nvmlDeviceGetBAR1MemoryInfo", dcgm="DCGM_FI_DEV_BAR1_USED", every_seconds=WARM_SECONDS),
         _gauge("bar1_total_bytes", "int64", "Total BAR1 memory.", "nvmlDeviceGetBAR1MemoryInfo", dcgm="DCGM_FI_DEV_BAR1_TOTAL", every_seconds=WARM_SECONDS),
         # Temperature
@@ -330,6 +356,10 @@ GPU_SAMPLE = Kind(
         _gauge("power_mean_watts", "float32", "Mean of the driver's own samples since the row before.", "nvmlDeviceGetSamples TOTAL_POWER"),
         _gauge("power_sample_count", "int32", "How many samples the driver gave since the row before.", "nvmlDeviceGetSamples TOTAL_POWER"),
         _gauge("power_limit_watts", "float32", "Power limit in force, the least of all limits set.", "field 190 or nvmlDeviceGetEnforcedPowerLimit", dcgm="DCGM_FI_DEV_ENFORCED_POWER_LIMIT", is_never_zero=True),
+        _gauge("module_power_watts", "float32", "Power of the whole module, GPU and CPU of a Grace board, averaged by the driver.", "field 185 scope 1", is_never_zero=True),
+        _gauge("module_power_instant_watts", "float32", "Power of the whole module at this instant.", "field 186 scope 1", is_never_zero=True),
+        _gauge("module_power_limit_watts", "float32", "Power limit of the module in force.", "field 190 scope 1", every_seconds=COLD_SECONDS, is_never_zero=True),
+        _gauge("memory_power_watts", "float32", "Power of the memory alone, averaged by the driver.", "field 185 scope 2", is_never_zero=True),
         _counter("energy_joules", "decimal", "Energy used since the driver was loaded.", "field 83", dcgm="DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", otel="hw.energy"),
         # Clocks and what holds them down
         _clock("sm", "nvmlDeviceGetClockInfo SM", "DCGM_FI_DEV_SM_CLOCK"),
@@ -340,9 +370,15 @@ GPU_SAMPLE = Kind(
         _state("clock_event_reasons_bitmask", "int64", "What holds the clocks at this instant.", "nvmlDeviceGetCurrentClocksEventReasons", family=Family("dgx_gpu_throttle_active"), dcgm="DCGM_FI_DEV_CLOCKS_EVENT_REASONS", bits=CLOCK_EVENT_REASONS),
         _throttle("sw_power_cap", "Time the clocks were held down by the software power cap.", "field 74", "DCGM_FI_DEV_POWER_VIOLATION"),
         _throttle("sync_boost", "Time the clocks were held down by sync boost.", "field 76", "DCGM_FI_DEV_SYNC_BOOST_VIOLATION"),
-        _throttle("sw_thermal", "Time the clocks were held down by software thermal slowdown.", "field 269", "DCGM_FI_DEV_THERMAL_VIOLATION"),
-        _throttle("hw_thermal", "Time the clocks were held down by hardware thermal slowdown.", "field 270"),
-        _throttle("hw_power_brake", "Time the clocks were held down by the hardware power brake.", "field 271"),
+        _throttle("sw_thermal", "Time the clocks were held down by software thermal slowdown.", "field 269", "DCGM_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN_NS"),
+        _throttle("hw_thermal", "Time the clocks were held down by hardware thermal slowdown.", "field 270", "DCGM_FI_DEV_CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN_NS"),
+        _throttle("hw_power_brake", "Time the clocks were held down by the hardware power brake.", "field 271", "DCGM_FI_DEV_CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN_NS"),
+        _throttle("thermal", "How long thermal violations caused the GPU to be below application clocks, software's and hardware's together.", "field 75", "DCGM_FI_DEV_THERMAL_VIOLATION"),
+        _throttle("board_limit", "How long the board limit caused the GPU to be below application clocks.", "field 77", "DCGM_FI_DEV_BOARD_LIMIT_VIOLATION"),
+        _throttle("low_utilization", "How long low utilization caused the GPU to be below application clocks.", "field 78", "DCGM_FI_DEV_LOW_UTIL_VIOLATION"),
+        _throttle("reliability", "How long the board's reliability limit caused the GPU to be below application clocks.", "field 79", "DCGM_FI_DEV_RELIABILITY_VIOLATION"),
+        _below_clocks("application", "field 80", "DCGM_FI_DEV_TOTAL_APP_CLOCKS_VIOLATION"),
+        _below_clocks("base", "field 81", "DCGM_FI_DEV_TOTAL_BASE_CLOCKS_VIOLATION"),
         # Health
         _ecc("corrected", "volatile", 3, "DCGM_FI_DEV_ECC_SBE_VOL_TOTAL"),
         _ecc("uncorrected", "volatile", 4, "DCGM_FI_DEV_ECC_DBE_VOL_TOTAL"),
@@ -357,13 +393,19 @@ GPU_SAMPLE = Kind(
         _state("retired_pages_pending", "bool", "A page retirement waits for a reboot.", "field 31", dcgm="DCGM_FI_DEV_RETIRED_PENDING", every_seconds=COLD_SECONDS),
         _state("recovery_action", "int32", "What the driver asks for: 0 none, 1 reset, 2 reboot, 3 drain P2P, 4 drain and reset.", "field 230", every_seconds=COLD_SECONDS),
         # Buses
-        _counter("pcie_tx_bytes", "int64", "Bytes sent over PCIe; the driver's counter may wrap.", "field 197", family=Family("dgx_gpu_pcie_bytes", (("direction", "tx"),)), dcgm="DCGM_FI_PROF_PCIE_TX_BYTES", otel="hw.gpu.io{direction=transmit}"),
-        _counter("pcie_rx_bytes", "int64", "Bytes received over PCIe; the driver's counter may wrap.", "field 198", family=Family("dgx_gpu_pcie_bytes", (("direction", "rx"),)), dcgm="DCGM_FI_PROF_PCIE_RX_BYTES", otel="hw.gpu.io{direction=receive}"),
+        _counter("pcie_tx_bytes", "int64", "Bytes sent over PCIe; the driver's counter may wrap.", "field 197", family=Family("dgx_gpu_pcie_bytes", (("direction", "tx"),)), otel="hw.gpu.io{direction=transmit}"),
+        _counter("pcie_rx_bytes", "int64", "Bytes received over PCIe; the driver's counter may wrap.", "field 198", family=Family("dgx_gpu_pcie_bytes", (("direction", "rx"),)), otel="hw.gpu.io{direction=receive}"),
+        _per_second("pcie", "tx", "PCIe traffic from this GPU", 20),
+        _per_second("pcie", "rx", "PCIe traffic to this GPU", 21),
         _counter("pcie_replay_count", "int64", "PCIe packets sent again.", "field 94", dcgm="DCGM_FI_DEV_PCIE_REPLAY_COUNTER"),
         _state("pcie_link_generation", "int32", "Current PCIe generation of the link.", "nvmlDeviceGetCurrPcieLinkGeneration", dcgm="DCGM_FI_DEV_PCIE_LINK_GEN", every_seconds=WARM_SECONDS),
         _state("pcie_link_width_lanes", "int32", "Current PCIe link width.", "nvmlDeviceGetCurrPcieLinkWidth", dcgm="DCGM_FI_DEV_PCIE_LINK_WIDTH", every_seconds=WARM_SECONDS),
-        _counter("nvlink_tx_bytes", "int64", "Payload bytes sent over all NVLinks.", "field 138", family=Family("dgx_gpu_nvlink_bytes", (("direction", "tx"),)), dcgm="DCGM_FI_PROF_NVLINK_TX_BYTES", otel="hw.gpu.io{direction=transmit}"),
-        _counter("nvlink_rx_bytes", "int64", "Payload bytes received over all NVLinks.", "field 139", family=Family("dgx_gpu_nvlink_bytes", (("direction", "rx"),)), dcgm="DCGM_FI_PROF_NVLINK_RX_BYTES", otel="hw.gpu.io{direction=receive}"),
+        _counter("nvlink_tx_bytes", "int64", "Payload bytes sent over all NVLinks.", "field 138 or, of each link, 202", family=Family("dgx_gpu_nvlink_bytes", (("direction", "tx"),)), dcgm="DCGM_FI_DEV_NVLINK_COUNT_TX_BYTES", otel="hw.gpu.io{direction=transmit}"),
+        _counter("nvlink_rx_bytes", "int64", "Payload bytes received over all NVLinks.", "field 139 or, of each link, 204", family=Family("dgx_gpu_nvlink_bytes", (("direction", "rx"),)), dcgm="DCGM_FI_DEV_NVLINK_COUNT_RX_BYTES", otel="hw.gpu.io{direction=receive}"),
+        _counter("nvlink_raw_tx_bytes", "int64", "Bytes sent over all NVLinks, payload and protocol overhead; DCGM gives the sum of both directions.", "field 140", family=Family("dgx_gpu_nvlink_raw_bytes", (("direction", "tx"),)), dcgm="DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL"),
+        _counter("nvlink_raw_rx_bytes", "int64", "Bytes received over all NVLinks, payload and protocol overhead; DCGM gives the sum of both directions.", "field 141", family=Family("dgx_gpu_nvlink_raw_bytes", (("direction", "rx"),)), dcgm="DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL"),
+        _per_second("nvlink", "tx", "NVLink write bandwidth, all links", 61),
+        _per_second("nvlink", "rx", "NVLink read bandwidth, all links", 60),
         _gauge("fan_speed_percent", "int32", "Intended speed of the fastest fan, percent of its maximum.", "nvmlDeviceGetFanSpeed_v2", dcgm="DCGM_FI_DEV_FAN_SPEED", otel="hw.fan.speed_ratio", every_seconds=WARM_SECONDS),
     ),
 )  # fmt: skip
