@@ -9,7 +9,7 @@ import pynvml
 
 from collector import proc
 from collector.clock import Now
-from collector.gpu_calls import Reading
+from collector.gpu_calls import Reading, filled
 from collector.gpu_processes import ProcessLists
 from collector.nvml import Absent, Call, Handle, absence_reason, plain, refuse
 from collector.probe import Answers
@@ -82,6 +82,21 @@ class MemoryReading(Reading):
             "memory_free_bytes": AbsenceReason.NOT_SUPPORTED,
             "memory_reserved_bytes": AbsenceReason.NOT_SUPPORTED,
         }
+
+
+def protected_memory(device: Handle) -> Reading:
+    """What a GPU in confidential mode keeps from the host; one in another mode has none."""
+
+    def told(memory: Any) -> Answers:
+        if not memory.total:
+            raise Absent(AbsenceReason.NOT_SUPPORTED, pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return {"protected_memory_total_bytes": memory.total, "protected_memory_used_bytes": memory.used}
+
+    memory = plain(pynvml.c_nvmlMemory_t)()
+    return Reading(
+        ("protected_memory_total_bytes", "protected_memory_used_bytes"),
+        filled(device, "nvmlDeviceGetConfComputeProtectedMemoryUsage", memory, told),
+    )
 
 
 def _host_memory(proc_folder: Path) -> Answers:

@@ -22,6 +22,7 @@ from collector.gpu_calls import (
     Scale,
     Unwrapped,
     always,
+    filled,
     kibi,
     mega,
     milli,
@@ -31,9 +32,9 @@ from collector.gpu_calls import (
     unscaled,
     versioned,
 )
-from collector.gpu_health import health_readings
+from collector.gpu_health import health_readings, health_substitutes
 from collector.gpu_links import link_sums
-from collector.gpu_memory import MemoryReading
+from collector.gpu_memory import MemoryReading, protected_memory
 from collector.nvml import ALL_LINKS, Call, Handle
 from collector.probe import Answers
 from store.events import COLD_SECONDS, WARM_SECONDS, AbsenceReason
@@ -113,6 +114,9 @@ def gpu_readings(device: Handle, proc_folder: Path) -> list[Reading]:
         *(_driver_samples(device, *buffer) for buffer in _SAMPLE_BUFFERS),
         gpm_reading(Gpm(device)),
         *_engines(device),
+        _encoding(device),
+        _capturing(device),
+        protected_memory(device),
         structure(
             device,
             ("nvmlDeviceGetBAR1MemoryInfo",),
@@ -151,6 +155,7 @@ def substitutes(device: Handle) -> list[Reading]:
         number(device, "power_watts", "nvmlDeviceGetPowerUsage", scaled=milli),
         number(device, "power_limit_watts", "nvmlDeviceGetEnforcedPowerLimit", scaled=milli),
         link_sums(device, {"nvlink_tx_bytes": 202, "nvlink_rx_bytes": 204}),
+        *health_substitutes(device),
     ]
 
 
@@ -194,6 +199,34 @@ def _engine(device: Handle, column: str, name: str) -> Reading:
         return {column: share.value}
 
     return Reading((column,), (name, read))
+
+
+def _encoding(device: Handle) -> Reading:
+    told = [ctypes.c_uint() for _ in range(3)]
+    call = Call("nvmlDeviceGetEncoderStats", device, *map(ctypes.byref, told))
+
+    def read() -> Answers:
+        call()
+        return _sessions("encoder", *(one.value for one in told))
+
+    return Reading(_session_columns("encoder"), ("nvmlDeviceGetEncoderStats", read))
+
+
+def _capturing(device: Handle) -> Reading:
+    """Frame-buffer capture: the other sessions that send a screen away."""
+    stats = (ctypes.c_uint * 3)()
+    way = filled(device, "nvmlDeviceGetFBCStats", stats, lambda told: _sessions("capture", *told))
+    return Reading(_session_columns("capture"), way)
+
+
+def _session_columns(what: str) -> tuple[str, str, str]:
+    return f"{what}_sessions_count", f"{what}_frame_rate_hertz", f"{what}_latency_seconds"
+
+
+def _sessions(what: str, sessions: int, frames_per_second: int, latency_us: int) -> Answers:
+    """Without sessions there is nothing to take a mean of, though the driver says 0."""
+    means = (frames_per_second, latency_us / 1e6) if sessions else (AbsenceReason.NO_DATA, AbsenceReason.NO_DATA)
+    return dict(zip(_session_columns(what), (sessions, *means), strict=True))
 
 
 def _fans(device: Handle) -> Callable[[], Answers]:

@@ -281,6 +281,62 @@ def _ecc(error: str, scope: str, field_id: int, dcgm: str) -> Field:
     )
 
 
+def _ecc_place(error: str, scope: str, place: str) -> Field:
+    words = "off-chip memory" if place == "dram" else "the memories on the chip"
+    return _counter(
+        f"ecc_{error}_{scope}_{place}_count",
+        "int64",
+        f"ECC errors in {words}, {error}, {'since the last driver load' if scope == 'volatile' else 'over the lifetime'}.",
+        "nvmlDeviceGetMemoryErrorCounter",
+        family=Family("dgx_gpu_ecc_place_errors", (("type", error), ("scope", scope), ("place", place))),
+        every_seconds=COLD_SECONDS,
+    )
+
+
+def _ecc_sram(check: str, scope: str, member: str) -> Field:
+    return _counter(
+        f"ecc_sram_{check}_{scope}_count",
+        "int64",
+        f"Uncorrectable errors of SRAM found by {'parity' if check == 'parity' else 'SEC-DED'}, "
+        f"{'since the last driver load' if scope == 'volatile' else 'over the lifetime'}.",
+        f"nvmlDeviceGetSramEccErrorStatus.{member}",
+        family=Family("dgx_gpu_ecc_sram_errors", (("check", check), ("scope", scope))),
+        every_seconds=COLD_SECONDS,
+    )
+
+
+def _ecc_sram_unit(unit: str, words: str, member: str) -> Field:
+    return _counter(
+        f"ecc_sram_{unit}_aggregate_count",
+        "int64",
+        f"Uncorrectable errors of SRAM in {words}, over the lifetime.",
+        f"nvmlDeviceGetSramEccErrorStatus.{member}",
+        family=Family("dgx_gpu_ecc_sram_unit_errors", (("unit", unit),)),
+        every_seconds=COLD_SECONDS,
+    )
+
+
+def _remap_banks(availability: str, words: str, dcgm: str) -> Field:
+    return _gauge(
+        f"remap_banks_{availability}_count",
+        "int32",
+        f"Banks of memory with {words}.",
+        f"nvmlDeviceGetRowRemapperHistogram.{'max' if availability == 'maximum' else availability}",
+        family=Family("dgx_gpu_remap_banks", (("availability", availability),)),
+        dcgm=f"DCGM_FI_DEV_BANKS_REMAP_ROWS_AVAIL_{dcgm}",
+        every_seconds=COLD_SECONDS,
+    )
+
+
+def _sessions(what: str, words: str, source: str, dcgm: str) -> tuple[Field, ...]:
+    more: Mapping[str, Any] = {"source": source, "dcgm": dcgm, "every_seconds": WARM_SECONDS}
+    return (
+        _gauge(f"{what}_sessions_count", "int32", f"Active sessions of {words}.", **more),
+        _gauge(f"{what}_frame_rate_hertz", "int32", f"Frames per second, mean over the sessions of {words}; none without any.", **more),
+        _gauge(f"{what}_latency_seconds", "float32", f"Latency, mean over the sessions of {words}; none without any.", **more),
+    )  # fmt: skip
+
+
 def _active(unit: str, meaning: str, metric_id: int, dcgm: str | None) -> Field:
     return _gauge(f"{unit}_ratio", "float32", meaning, f"nvmlGpmMetricsGet {metric_id}", dcgm=dcgm)
 
@@ -313,6 +369,8 @@ GPU_SAMPLE = Kind(
         _gauge("decoder_utilization_percent", "int32", "Utilization of the video decoder.", "nvmlDeviceGetDecoderUtilization", dcgm="DCGM_FI_DEV_DEC_UTIL", otel="hw.gpu.utilization{task=decoder}", every_seconds=WARM_SECONDS),
         _gauge("jpeg_utilization_percent", "int32", "Utilization of the JPEG engine.", "nvmlDeviceGetJpgUtilization", every_seconds=WARM_SECONDS),
         _gauge("ofa_utilization_percent", "int32", "Utilization of the optical flow accelerator.", "nvmlDeviceGetOfaUtilization", every_seconds=WARM_SECONDS),
+        *_sessions("encoder", "the video encoder", "nvmlDeviceGetEncoderStats", "DCGM_FI_DEV_ENC_STATS"),
+        *_sessions("capture", "frame-buffer capture", "nvmlDeviceGetFBCStats", "DCGM_FI_DEV_FBC_STATS"),
         _gauge("utilization_minimum_percent", "float32", "Least of the driver's own samples since the row before.", "nvmlDeviceGetSamples GPU_UTILIZATION"),
         _gauge("utilization_maximum_percent", "float32", "Greatest of the driver's own samples since the row before.", "nvmlDeviceGetSamples GPU_UTILIZATION"),
         _gauge("utilization_mean_percent", "float32", "Mean of the driver's own samples since the row before.", "nvmlDeviceGetSamples GPU_UTILIZATION"),
@@ -338,6 +396,8 @@ GPU_SAMPLE = Kind(
         _gauge("memory_available_bytes", "int64", "On unified memory, what the GPU could still get: the host's MemAvailable.", "/proc/meminfo MemAvailable"),
         _gauge("memory_process_bytes", "int64", "Sum of the memory of the processes on this GPU, computing and drawing.", "nvmlDeviceGetComputeRunningProcesses_v3"),
         _gauge("process_count", "int32", "Processes on this GPU: computing, drawing and under MPS.", "nvmlDeviceGetComputeRunningProcesses_v3 and Graphics, MPSCompute", every_seconds=WARM_SECONDS),
+        _gauge("protected_memory_used_bytes", "int64", "Protected memory in use, of a GPU in confidential mode.", "nvmlDeviceGetConfComputeProtectedMemoryUsage.used", every_seconds=WARM_SECONDS),
+        _gauge("protected_memory_total_bytes", "int64", "Protected memory of a GPU in confidential mode.", "nvmlDeviceGetConfComputeProtectedMemoryUsage.total", every_seconds=WARM_SECONDS),
         _gauge("bar1_used_bytes", "int64", "Used BAR1 memory.", "nvmlDeviceGetBAR1MemoryInfo", dcgm="DCGM_FI_DEV_BAR1_USED", every_seconds=WARM_SECONDS),
         _gauge("bar1_total_bytes", "int64", "Total BAR1 memory.", "nvmlDeviceGetBAR1MemoryInfo", dcgm="DCGM_FI_DEV_BAR1_TOTAL", every_seconds=WARM_SECONDS),
         # Temperature
@@ -346,6 +406,13 @@ GPU_SAMPLE = Kind(
         _gauge("thermal_margin_celsius", "float32", "Degrees left until the nearest slowdown.", "nvmlDeviceGetMarginTemperature", dcgm="DCGM_FI_DEV_GPU_TEMP_LIMIT", every_seconds=WARM_SECONDS),
         _limit("slowdown_temperature_celsius", "slowdown", "Temperature at which hardware slowdown begins.", "nvmlDeviceGetTemperatureThreshold", "DCGM_FI_DEV_SLOWDOWN_TEMP"),
         _limit("shutdown_temperature_celsius", "shutdown", "Temperature at which the GPU shuts down.", "nvmlDeviceGetTemperatureThreshold", "DCGM_FI_DEV_SHUTDOWN_TEMP"),
+        _limit("memory_maximum_temperature_celsius", "memory_maximum", "Memory temperature at which the GPU begins software slowdown.", "nvmlDeviceGetTemperatureThreshold", "DCGM_FI_DEV_MEM_MAX_OP_TEMP"),
+        _limit("maximum_temperature_celsius", "maximum", "Temperature at which the GPU can be throttled below base clock.", "nvmlDeviceGetTemperatureThreshold", "DCGM_FI_DEV_GPU_MAX_OP_TEMP"),
+        _limit("target_minimum_temperature_celsius", "target_minimum", "Least temperature that can be set as acoustic threshold, the GPU's target.", "nvmlDeviceGetTemperatureThreshold"),
+        _limit("target_temperature_celsius", "target", "Temperature that is set as acoustic threshold, the GPU's target.", "nvmlDeviceGetTemperatureThreshold"),
+        _limit("target_maximum_temperature_celsius", "target_maximum", "Greatest temperature that can be set as acoustic threshold, the GPU's target.", "nvmlDeviceGetTemperatureThreshold"),
+        _limit("memory_maximum_margin_celsius", "memory_maximum_margin", "Memory's software slowdown limit on the margin's own scale; may be negative.", "field 195"),
+        _limit("maximum_margin_celsius", "maximum_margin", "Limit of throttling below base clock on the margin's own scale; may be negative.", "field 196"),
         _limit("slowdown_margin_celsius", "slowdown_margin", "Slowdown limit on the margin's own scale; may be negative.", "field 194"),
         _limit("shutdown_margin_celsius", "shutdown_margin", "Shutdown limit on the margin's own scale; may be negative.", "field 193"),
         # Power
@@ -356,6 +423,8 @@ GPU_SAMPLE = Kind(
         _gauge("power_mean_watts", "float32", "Mean of the driver's own samples since the row before.", "nvmlDeviceGetSamples TOTAL_POWER"),
         _gauge("power_sample_count", "int32", "How many samples the driver gave since the row before.", "nvmlDeviceGetSamples TOTAL_POWER"),
         _gauge("power_limit_watts", "float32", "Power limit in force, the least of all limits set.", "field 190 or nvmlDeviceGetEnforcedPowerLimit", dcgm="DCGM_FI_DEV_ENFORCED_POWER_LIMIT", is_never_zero=True),
+        _gauge("power_limit_requested_watts", "float32", "Power limit that was asked for, before other limits.", "field 192 or nvmlDeviceGetPowerManagementLimit", dcgm="DCGM_FI_DEV_POWER_MGMT_LIMIT", every_seconds=COLD_SECONDS, is_never_zero=True),
+        _gauge("power_edpp_multiplier_percent", "int32", "EDPp multiplier, expressed as a percentage.", "field 274", every_seconds=COLD_SECONDS),
         _gauge("module_power_watts", "float32", "Power of the whole module, GPU and CPU of a Grace board, averaged by the driver.", "field 185 scope 1", is_never_zero=True),
         _gauge("module_power_instant_watts", "float32", "Power of the whole module at this instant.", "field 186 scope 1", is_never_zero=True),
         _gauge("module_power_limit_watts", "float32", "Power limit of the module in force.", "field 190 scope 1", every_seconds=COLD_SECONDS, is_never_zero=True),
@@ -384,14 +453,39 @@ GPU_SAMPLE = Kind(
         _ecc("uncorrected", "volatile", 4, "DCGM_FI_DEV_ECC_DBE_VOL_TOTAL"),
         _ecc("corrected", "aggregate", 5, "DCGM_FI_DEV_ECC_SBE_AGG_TOTAL"),
         _ecc("uncorrected", "aggregate", 6, "DCGM_FI_DEV_ECC_DBE_AGG_TOTAL"),
+        *(_ecc_place(error, scope, place) for error in ("corrected", "uncorrected") for scope in ("volatile", "aggregate") for place in ("dram", "sram")),
+        _ecc_sram("parity", "volatile", "volatileUncParity"),
+        _ecc_sram("parity", "aggregate", "aggregateUncParity"),
+        _ecc_sram("secded", "volatile", "volatileUncSecDed"),
+        _ecc_sram("secded", "aggregate", "aggregateUncSecDed"),
+        _ecc_sram_unit("l2", "the L2 cache", "aggregateUncBucketL2"),
+        _ecc_sram_unit("sm", "the multiprocessors", "aggregateUncBucketSm"),
+        _ecc_sram_unit("pcie", "PCIe", "aggregateUncBucketPcie"),
+        _ecc_sram_unit("microcontroller", "the microcontrollers", "aggregateUncBucketMcu"),
+        _ecc_sram_unit("other", "other units", "aggregateUncBucketOther"),
+        _state("ecc_sram_threshold_exceeded", "bool", "The error threshold of SRAM is exceeded.", "nvmlDeviceGetSramEccErrorStatus.bThresholdExceeded", dcgm="DCGM_FI_DEV_THRESHOLD_SRM", every_seconds=COLD_SECONDS),
         _gauge("remapped_rows_corrected_count", "int32", "Memory rows remapped because of correctable errors.", "field 142", dcgm="DCGM_FI_DEV_CORRECTABLE_REMAPPED_ROWS", every_seconds=COLD_SECONDS),
         _gauge("remapped_rows_uncorrected_count", "int32", "Memory rows remapped because of uncorrectable errors.", "field 143", dcgm="DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS", every_seconds=COLD_SECONDS),
+        _gauge("remapped_rows_corrected_inactive_count", "int32", "Row remappings because of correctable errors that are not in force.", "field 301", every_seconds=COLD_SECONDS),
+        _gauge("remapped_rows_uncorrected_inactive_count", "int32", "Row remappings because of uncorrectable errors that are not in force.", "field 302", every_seconds=COLD_SECONDS),
+        _remap_banks("maximum", "the maximum of remap availability: all reserved rows are available", "MAX"),
+        _remap_banks("high", "high remap availability", "HIGH"),
+        _remap_banks("partial", "partial remap availability", "PARTIAL"),
+        _remap_banks("low", "low remap availability", "LOW"),
+        _remap_banks("none", "no remap availability: no reserved row is left", "NONE"),
         _state("row_remap_pending", "bool", "A row remap waits for a reset.", "field 144", dcgm="DCGM_FI_DEV_ROW_REMAP_PENDING", every_seconds=COLD_SECONDS),
         _state("row_remap_failed", "bool", "A row remap has failed.", "field 145", dcgm="DCGM_FI_DEV_ROW_REMAP_FAILURE", every_seconds=COLD_SECONDS),
+        _state("channel_repair_pending", "bool", "A repair of a memory channel waits for a reset.", "nvmlDeviceGetRepairStatus.bChannelRepairPending", every_seconds=COLD_SECONDS),
+        _state("tpc_repair_pending", "bool", "A repair of a TPC, a pair of multiprocessors, waits for a reset.", "nvmlDeviceGetRepairStatus.bTpcRepairPending", every_seconds=COLD_SECONDS),
+        _state("memory_unrepairable", "bool", "There is memory that cannot be repaired.", "nvmlDeviceGetUnrepairableMemoryFlag_v1", every_seconds=COLD_SECONDS),
         _gauge("retired_pages_single_bit_count", "int32", "Pages retired because of multiple single-bit errors.", "field 29", dcgm="DCGM_FI_DEV_RETIRED_SBE", every_seconds=COLD_SECONDS),
         _gauge("retired_pages_double_bit_count", "int32", "Pages retired because of a double-bit error.", "field 30", dcgm="DCGM_FI_DEV_RETIRED_DBE", every_seconds=COLD_SECONDS),
         _state("retired_pages_pending", "bool", "A page retirement waits for a reboot.", "field 31", dcgm="DCGM_FI_DEV_RETIRED_PENDING", every_seconds=COLD_SECONDS),
         _state("recovery_action", "int32", "What the driver asks for: 0 none, 1 reset, 2 reboot, 3 drain P2P, 4 drain and reset.", "field 230", every_seconds=COLD_SECONDS),
+        _state("fabric_state", "int32", "Registration with the fabric of NVSwitches: 1 not started, 2 in progress, 3 completed.", "nvmlDeviceGetGpuFabricInfoV.state", dcgm="DCGM_FI_DEV_FABRIC_MANAGER_STATUS", every_seconds=COLD_SECONDS),
+        _state("fabric_status", "int32", "NVML's return code of a completed registration: 0 is success.", "nvmlDeviceGetGpuFabricInfoV.status", dcgm="DCGM_FI_DEV_FABRIC_MANAGER_ERROR_CODE", every_seconds=COLD_SECONDS),
+        _state("fabric_health", "int32", "Health of the fabric as the driver sums it up: 1 healthy, 2 unhealthy, 3 limited capacity.", "nvmlDeviceGetGpuFabricInfoV.healthSummary", every_seconds=COLD_SECONDS),
+        _state("fabric_health_bitmask", "int64", "What is wrong with the fabric, in fields of several bits (NVML_GPU_FABRIC_HEALTH_MASK_*): degraded bandwidth 0x3, route recovery 0xC, route unhealthy 0x30, access timeout recovery 0xC0, incorrect configuration 0xF00; of the first four 1 is yes and 2 is no.", "nvmlDeviceGetGpuFabricInfoV.healthMask", every_seconds=COLD_SECONDS),
         # Buses
         _counter("pcie_tx_bytes", "int64", "Bytes sent over PCIe; the driver's counter may wrap.", "field 197", family=Family("dgx_gpu_pcie_bytes", (("direction", "tx"),)), otel="hw.gpu.io{direction=transmit}"),
         _counter("pcie_rx_bytes", "int64", "Bytes received over PCIe; the driver's counter may wrap.", "field 198", family=Family("dgx_gpu_pcie_bytes", (("direction", "rx"),)), otel="hw.gpu.io{direction=receive}"),
@@ -406,6 +500,10 @@ GPU_SAMPLE = Kind(
         _counter("nvlink_raw_rx_bytes", "int64", "Bytes received over all NVLinks, payload and protocol overhead; DCGM gives the sum of both directions.", "field 141", family=Family("dgx_gpu_nvlink_raw_bytes", (("direction", "rx"),)), dcgm="DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL"),
         _per_second("nvlink", "tx", "NVLink write bandwidth, all links", 61),
         _per_second("nvlink", "rx", "NVLink read bandwidth, all links", 60),
+        _gauge("c2c_links_count", "int32", "C2C links, chip to chip, between GPU and CPU of a Grace board.", "field 170", every_seconds=COLD_SECONDS),
+        _counter("c2c_crc_error_count", "int64", "CRC errors of C2C links.", "field 231", dcgm="DCGM_FI_DEV_C2C_LINK_ERROR_INTR", every_seconds=COLD_SECONDS),
+        _counter("c2c_replay_error_count", "int64", "Replay errors of C2C links.", "field 232", dcgm="DCGM_FI_DEV_C2C_LINK_ERROR_REPLAY", every_seconds=COLD_SECONDS),
+        _counter("c2c_replay_back_to_back_error_count", "int64", "Back-to-back replay errors of C2C links.", "field 233", dcgm="DCGM_FI_DEV_C2C_LINK_ERROR_REPLAY_B2B", every_seconds=COLD_SECONDS),
         _gauge("fan_speed_percent", "int32", "Intended speed of the fastest fan, percent of its maximum.", "nvmlDeviceGetFanSpeed_v2", dcgm="DCGM_FI_DEV_FAN_SPEED", otel="hw.fan.speed_ratio", every_seconds=WARM_SECONDS),
     ),
 )  # fmt: skip
