@@ -11,6 +11,7 @@ from collector.clock import Now
 from collector.gpu_calls import Reading
 from collector.gpu_description import Listed, described, listed
 from collector.gpu_events import GpuEvents
+from collector.gpu_links import GpuLinks
 from collector.gpu_processes import GpuProcesses
 from collector.gpu_readings import CADENCES_S, EPOCH_COUNTERS, gpu_readings, mig_readings, substitutes
 from collector.gpu_throttling import Throttling
@@ -35,6 +36,7 @@ class _Session:
     readings: Sequence[Reading]
     substitutes: Sequence[Reading]
     processes: GpuProcesses | None
+    links: GpuLinks | None = None
     is_described: bool = False
 
     def is_for(self, device: Listed, *, is_divided: bool) -> bool:
@@ -48,6 +50,8 @@ class _Session:
             yield from reading.capabilities
         if self.processes:
             yield from self.processes.capabilities
+        if self.links:
+            yield from self.links.capabilities
 
 
 @dataclass(slots=True, eq=False)
@@ -95,7 +99,7 @@ class _Gpu:
 
 
 class GpuProbe:
-    """Reads one `gpu_sample` per GPU, MIG device and tick, the processes on them every few seconds, and what happens.
+    """Reads one `gpu_sample` per GPU, MIG device and tick, their processes and links more seldom, and what happens.
 
     Without a driver it says so in `status` and looks again every minute. GPUs that sleep are not woken, and ones that
     may sleep and have nothing to do are left alone for a while so that they can.
@@ -253,7 +257,8 @@ class GpuProbe:
             return _Session(device, readings, (), self._processes_on(device))
         # The processes of a GPU that is divided are listed on its MIG devices, to whoever may see those.
         processes = None if is_divided else self._processes_on(device)
-        return _Session(device, gpu_readings(device.handle, self._proc), substitutes(device.handle), processes)
+        links = GpuLinks(device.handle, interval_s=max(self._interval_s, COLD_SECONDS))
+        return _Session(device, gpu_readings(device.handle, self._proc), substitutes(device.handle), processes, links)
 
     def _processes_on(self, device: Listed) -> GpuProcesses:
         interval_s = max(self._interval_s, WARM_SECONDS)
@@ -327,6 +332,8 @@ class GpuProbe:
             gpu.is_busy = bool(events)
         if gpu.is_busy or row.values.get("utilization_percent"):
             self._busy_s = now.monotonic_s
+        if COLD_SECONDS in due and session and session.links:
+            events += session.links.read(gpu.identity, gpu.epoch.current, now)
         for values in gpu.throttling.follow(row.values.get("clock_event_reasons_bitmask"), now):
             told = {**gpu.identity, "pci_bus_id": gpu.device.pci_bus_id, "source": "sampler", **values}
             events.append(Event("gpu_event", now.wall_us, told))

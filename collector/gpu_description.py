@@ -1,4 +1,4 @@
-"""What a GPU is: the columns of its `inventory`, and beside them its links, its neighbours and its MIG devices.
+"""What a GPU is: the columns of its `inventory`, and beside them its neighbours and its MIG devices.
 
 Read every minute and written when it differs from what was written last.
 """
@@ -17,7 +17,6 @@ from store.events import INVENTORY, AbsenceReason
 _MEGA = 1_000_000
 _CPU_WORD_BITS = 64
 _CPU_WORDS = 16  # 1,024 CPUs
-_LINKS_MAX = 18
 _ARCHITECTURES: Mapping[int, str] = {
     2: "Kepler",
     3: "Maxwell",
@@ -40,7 +39,6 @@ _ANCESTORS: Mapping[int, str] = {
     50: "system",
 }
 """nvmlGpuTopologyLevel_t: the nearest thing that two GPUs have in common."""
-_REMOTE_TYPES: Mapping[int, str] = {0: "gpu", 1: "ibm_npu", 2: "nvswitch"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +216,6 @@ def _attributes(nvml: Nvml, device: Listed, everything: Sequence[Listed]) -> dic
         "numa_node": _told(_asked("nvmlDeviceGetNumaNodeId"), nvml, device.handle),
         "cpu_affinity": _told(_cpu_affinity, nvml, device.handle),
         "nearest_common": _neighbours(nvml, device, everything),
-        "nvlinks": _links(nvml, device.handle),
         "mig_devices": [one.uuid for one in everything if one.parent is device],
     }
     return {name: part for name, part in parts.items() if part not in ({}, []) and not isinstance(part, AbsenceReason)}
@@ -270,33 +267,3 @@ def _neighbours(nvml: Nvml, device: Listed, everything: Sequence[Listed]) -> dic
                 level = nvml.ask("nvmlDeviceGetTopologyCommonAncestor", device.handle, other.handle)
                 near[other.uuid] = _ANCESTORS.get(level, str(level))
     return near
-
-
-def _links(nvml: Nvml, device: Handle) -> list[dict[str, Any]]:
-    """Number, state, version and far end of each NVLink."""
-    links = []
-    for number in range(_LINKS_MAX):
-        try:
-            is_active = nvml.ask("nvmlDeviceGetNvLinkState", device, number) == pynvml.NVML_FEATURE_ENABLED
-        except Absent as absent:
-            if absent.code != pynvml.NVML_ERROR_INVALID_ARGUMENT:
-                break  # no NVLink at all
-            continue
-        link = {"link": number, "is_active": is_active, **(_far_end(nvml, device, number) if is_active else {})}
-        links.append(link)
-    return links
-
-
-def _far_end(nvml: Nvml, device: Handle, link: int) -> dict[str, Any]:
-    told = {
-        "version": _told(_asked("nvmlDeviceGetNvLinkVersion", link), nvml, device),
-        "remote_pci_bus_id": _told(
-            _asked("nvmlDeviceGetNvLinkRemotePciInfo", link, scaled=lambda pci: pci.busId), nvml, device
-        ),
-        "remote_type": _told(
-            _asked("nvmlDeviceGetNvLinkRemoteDeviceType", link, scaled=lambda kind: _REMOTE_TYPES.get(kind, "other")),
-            nvml,
-            device,
-        ),
-    }
-    return {name: value for name, value in told.items() if not isinstance(value, AbsenceReason)}

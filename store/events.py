@@ -620,6 +620,58 @@ PROCESS_SAMPLE = Kind(
     ),
 )  # fmt: skip
 
+
+def _link_field(name: str, field_type: ColumnType, meaning: str, *field_ids: int, **more: Any) -> Field:
+    return _counter(name, field_type, meaning, f"field {' or '.join(map(str, field_ids))}", **more)
+
+
+NVLINK_SAMPLE = Kind(
+    name="nvlink_sample",
+    version=1,
+    row="one NVLink of one GPU",
+    cadence="60 s",
+    subject="nvlink",
+    series=("gpu_uuid", "link"),
+    expected_every_seconds=COLD_SECONDS,
+    fields=(
+        _label("gpu_uuid", "string", "The GPU whose link it is.", "nvmlDeviceGetUUID"),
+        _label("gpu_index", "int32", "NVML index at this moment.", "nvmlDeviceGetHandleByIndex_v2"),
+        _label("link", "int32", "Number of the link on its GPU, from 0.", "nvmlDeviceGetNvLinkState"),
+        *_SAMPLE_FIELDS,
+        _state("active", "bool", "Whether the link is active.", "nvmlDeviceGetNvLinkState"),
+        _label("version", "int32", "NVLink version as the driver counts them; NULL of a link that is not active.", "nvmlDeviceGetNvLinkVersion"),
+        _label("remote_kind", "string", "What is at the other end: gpu, nvswitch, ibm_npu or other; NULL of a link that is not active.", "nvmlDeviceGetNvLinkRemoteDeviceType"),
+        _label("remote_pci_bus_id", "string", "PCI address of what is at the other end; NULL of a link that is not active.", "nvmlDeviceGetNvLinkRemotePciInfo_v2"),
+        _label("remote_link", "int32", "Number of the link on the device at the other end.", "field 146"),
+        _gauge("speed_bytes_per_second", "int64", "Speed of the link.", "field 164"),
+        _link_field("tx_bytes", "int64", "Payload bytes sent.", 138, 202, dcgm="DCGM_FI_DEV_NVLINK_COUNT_TX_BYTES"),
+        _link_field("rx_bytes", "int64", "Payload bytes received.", 139, 204, dcgm="DCGM_FI_DEV_NVLINK_COUNT_RX_BYTES"),
+        _link_field("raw_tx_bytes", "int64", "Bytes sent, payload and protocol overhead.", 140),
+        _link_field("raw_rx_bytes", "int64", "Bytes received, payload and protocol overhead.", 141),
+        _counter("crc_flit_error_count", "int64", "Flow control CRC errors.", "nvmlDeviceGetNvLinkErrorCounter 2", dcgm="DCGM_FI_DEV_NVLINK_CRC_FLIT_ERROR_COUNT_TOTAL"),
+        _counter("crc_data_error_count", "int64", "Data CRC errors.", "nvmlDeviceGetNvLinkErrorCounter 3", dcgm="DCGM_FI_DEV_NVLINK_CRC_DATA_ERROR_COUNT_TOTAL"),
+        _counter("replay_error_count", "int64", "Replay errors.", "nvmlDeviceGetNvLinkErrorCounter 0", dcgm="DCGM_FI_DEV_NVLINK_REPLAY_ERROR_COUNT_TOTAL"),
+        _counter("recovery_error_count", "int64", "Recovery errors.", "nvmlDeviceGetNvLinkErrorCounter 1", dcgm="DCGM_FI_DEV_NVLINK_RECOVERY_ERROR_COUNT_TOTAL"),
+        _counter("ecc_error_count", "int64", "Data ECC errors.", "nvmlDeviceGetNvLinkErrorCounter 4"),
+        _link_field("tx_packets_count", "int64", "Packets sent; from Blackwell on, as are the following.", 201),
+        _link_field("rx_packets_count", "int64", "Packets received.", 203),
+        _link_field("malformed_packets_count", "int64", "Malformed packets received.", 206),
+        _link_field("buffer_overruns_count", "int64", "Packets discarded because a buffer overran.", 207),
+        _link_field("rx_errors_count", "int64", "Packets received with errors.", 208),
+        _link_field("rx_remote_errors_count", "int64", "Packets received that the other end had marked as erroneous.", 209),
+        _link_field("rx_general_errors_count", "int64", "General receive errors.", 210),
+        _link_field("link_integrity_errors_count", "int64", "Local errors of the link's integrity.", 211),
+        _link_field("tx_discards_count", "int64", "Packets discarded when they were to be sent.", 212),
+        _link_field("recoveries_count", "int64", "Times the link went down and recovered.", 213),
+        _link_field("failed_recoveries_count", "int64", "Times the link went down and could not recover.", 214),
+        _link_field("effective_errors_count", "int64", "Errors that were left after correction.", 219),
+        _gauge("effective_bit_errors_ratio", "float64", "Bit error rate after correction.", "field 220"),
+        _link_field("symbol_errors_count", "int64", "Symbol errors.", 221),
+        _gauge("symbol_bit_errors_ratio", "float64", "Bit error rate of the symbols.", "field 222"),
+        _state("fec_histogram", "json", "Forward error correction: how many blocks had 0, 1, … 15 errors corrected, a list that counts up.", "fields 235 to 250"),
+    ),
+)  # fmt: skip
+
 REQUEST = Kind(
     name="request",
     version=1,
@@ -820,6 +872,7 @@ KINDS: Mapping[str, Kind] = {
         GPU_SAMPLE,
         SYSTEM_SAMPLE,
         PROCESS_SAMPLE,
+        NVLINK_SAMPLE,
         REQUEST,
         SERVER_SAMPLE,
         GPU_EVENT,

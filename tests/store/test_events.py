@@ -26,6 +26,7 @@ def test_every_kind_of_the_design_is_declared():
         "gpu_sample",
         "system_sample",
         "process_sample",
+        "nvlink_sample",
         "request",
         "server_sample",
         "gpu_event",
