@@ -9,9 +9,10 @@ from collector.attribution import Attributor
 from collector.capabilities import Capability, statuses
 from collector.clock import Now
 from collector.gpu_calls import Reading
-from collector.gpu_description import Listed, described, listed
+from collector.gpu_description import described
 from collector.gpu_events import GpuEvents
 from collector.gpu_links import GpuLinks
+from collector.gpu_listing import Listed, listed
 from collector.gpu_processes import GpuProcesses
 from collector.gpu_readings import CADENCES_S, EPOCH_COUNTERS, gpu_readings, mig_readings, substitutes
 from collector.gpu_throttling import Throttling

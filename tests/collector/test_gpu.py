@@ -196,7 +196,11 @@ def test_the_inventory_says_once_what_the_gpu_is(machine):
         "gpu_index": 0,
         "name": "NVIDIA H200",
         "serial": "165",
+        "brand": "NVIDIA",
+        "board_part_number": "699-2G530-0215-500",
         "pci_bus_id": "00000000:1B:00.0",
+        "pci_device_id": "10de:2335",
+        "pci_subsystem_id": "10de:18be",
         "architecture": "Hopper",
         "compute_capability": "9.0",
         "vbios_version": "96.00.BF.00.01",
@@ -204,7 +208,14 @@ def test_the_inventory_says_once_what_the_gpu_is(machine):
         "nvml_version": "13.580.95.05",
         "cuda_version": "13.0",
         "mig_enabled": False,
+        "mig_pending_enabled": False,
         "ecc_enabled": True,
+        "ecc_pending_enabled": True,
+        "accounting_enabled": False,
+        "display_attached": False,
+        "display_active": False,
+        "virtualization_mode": "none",
+        "gsp_enabled": True,
         "persistence_enabled": True,
         "compute_mode": "default",
         "gsp_firmware_version": "580.95.05",
@@ -218,6 +229,8 @@ def test_the_inventory_says_once_what_the_gpu_is(machine):
         "power_limit_maximum_watts": 700.0,
         "clock_sm_maximum_hertz": 1_985_000_000,
         "clock_memory_maximum_hertz": 3_202_000_000,
+        "clock_graphics_maximum_hertz": 1_980_000_000,
+        "clock_video_maximum_hertz": 1_545_000_000,
         "pcie_link_maximum_generation": 5,
         "pcie_link_maximum_width_lanes": 16,
     }
@@ -476,12 +489,35 @@ def test_unified_memory_is_known_under_an_old_driver_too(gpu_machine, fake_nvml_
     assert (row["memory_kind"], row["memory_used_bytes"]) == ("unified", 1_530_000)
 
 
-def test_an_nvidia_ml_py_without_the_newer_names_does_as_an_old_driver(machine):
-    probe = machine()
-    probe.run("del pynvml.nvmlDeviceGetTemperatureV, pynvml.nvmlDeviceGetCurrentClocksEventReasons")
-    row = probe.read().row
-    assert readings(row) == HOT
-    assert "absence" not in row
+NEWER_NAMES = (
+    "nvmlDeviceGetTemperatureV",
+    "nvmlDeviceGetCurrentClocksEventReasons",
+    "nvmlDeviceGetRepairStatus",
+    "nvmlDeviceGetPlatformInfo",
+    "nvmlDeviceGetAddressingMode",
+    "nvmlDeviceGetDramEncryptionMode",
+    "c_nvmlGpuFabricInfo_v2_t",
+    "c_nvmlGpuFabricInfo_v3_t",
+    "nvmlDeviceGetGspFirmwareVersion",  # and what took other arguments then
+    "nvmlDeviceGetGspFirmwareMode",
+    "nvmlDeviceGetModuleId",
+)
+"""What the oldest nvidia-ml-py that is supported lacks, or has in another way."""
+
+
+def test_an_nvidia_ml_py_without_the_newer_names_records_as_much(machine):
+    told = "gpu 0 module_id=3 addressing=1 dram_encryption=0 fabric_state=3 fabric_clique=7 chassis=1\n"
+    probe = machine(f"{BUSY}\n{told}")
+    first = probe.read()
+    probe.run(f"for name in {NEWER_NAMES}: delattr(pynvml, name)")
+    probe.begin()
+    seen = probe.read()
+    assert readings(seen.row) == HOT
+    assert "absence" not in seen.row
+    assert seen.of("inventory") == first.of("inventory")
+    assert {column for row in seen.whole_rows for column in row} == {
+        column for row in first.whole_rows for column in row
+    }
 
 
 # --- GPUs that come and go
