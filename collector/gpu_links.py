@@ -6,7 +6,7 @@ from typing import Any
 
 import pynvml
 
-from collector.capabilities import Capability, Ways
+from collector.capabilities import RETRY_LAST_S, Capability, Ways
 from collector.clock import Now
 from collector.gpu_calls import MEGA, Reading, kibi, unscaled
 from collector.nvml import Absent, Call, FieldBatch, Handle, plain, refuse
@@ -82,7 +82,7 @@ class GpuLinks:
         ]
         self._ways = Ways(("nvmlDeviceGetNvLinkState", self._read_states))
         self._links: dict[int, _Link] = {}
-        self._batch: FieldBatch | None = None
+        self._fields = _LinkFields(device, ())
 
     @property
     def capabilities(self) -> list[Capability]:
@@ -105,8 +105,8 @@ class GpuLinks:
             return []
         if states.keys() != self._links.keys():
             self._links = {number: self._links.get(number) or _Link(self._device, number) for number in states}
-            self._batch = FieldBatch(self._device, [(field, link) for link in states for field in _ALL_FIELDS])
-        told = self._fields()
+            self._fields = _LinkFields(self._device, tuple(states))
+        told = self._fields.read(now)
         return [
             self._event(identity, link, link.row(states[number], told[place]), gpu_epoch, now)
             for place, (number, link) in enumerate(self._links.items())
@@ -124,18 +124,6 @@ class GpuLinks:
             raise Absent(AbsenceReason.NOT_SUPPORTED, pynvml.NVML_ERROR_NOT_SUPPORTED)
         return states
 
-    def _fields(self) -> list[Mapping[int, float | AbsenceReason]]:
-        """The fields of each link, by id."""
-        values: Sequence[float | AbsenceReason] = ()
-        try:
-            values = [value for _, value in self._batch.read()] if self._batch else ()
-        except Absent as absent:
-            values = [absent.reason] * len(_ALL_FIELDS) * len(self._links)
-        width = len(_ALL_FIELDS)
-        return [
-            dict(zip(_ALL_FIELDS, values[begin : begin + width], strict=True)) for begin in range(0, len(values), width)
-        ]
-
     def _event(self, identity: Mapping[str, Any], link: "_Link", row: Row, gpu_epoch: int, now: Now) -> Event:
         values = {
             **identity,
@@ -145,6 +133,53 @@ class GpuLinks:
             **row.event_values(),
         }
         return Event("nvlink_sample", now.wall_us, values)
+
+
+class _LinkFields:
+    """The fields of all links of one GPU in one call; what none of them has is left alone for a while.
+
+    A Hopper lacks half of them, and each costs the driver a look.
+
+    Args:
+        device: The GPU.
+        links: The numbers of its links.
+    """
+
+    def __init__(self, device: Handle, links: Sequence[int]) -> None:
+        self._device = device
+        self._links = links
+        self._lacking: frozenset[int] = frozenset()
+        self._ask_all_s = float("-inf")
+        self._batch: FieldBatch
+
+    def read(self, now: Now) -> list[Mapping[int, float | AbsenceReason]]:
+        """The fields of each link, by id, in the order of the links.
+
+        Raises:
+            DriverAway: The driver is gone.
+        """
+        if now.monotonic_s >= self._ask_all_s:
+            self._ask(frozenset())
+            self._ask_all_s = now.monotonic_s + RETRY_LAST_S
+        asked = [field for field in _ALL_FIELDS if field not in self._lacking]
+        try:
+            values = [value for _, value in self._batch.read()]
+        except Absent as absent:
+            return [dict.fromkeys(_ALL_FIELDS, absent.reason) for _ in self._links]
+        unasked: dict[int, float | AbsenceReason] = dict.fromkeys(self._lacking, AbsenceReason.NOT_SUPPORTED)
+        told: list[Mapping[int, float | AbsenceReason]] = [
+            unasked | dict(zip(asked, values[begin : begin + len(asked)], strict=True))
+            for begin in range(0, len(values), len(asked))
+        ]
+        lacking = {field for field in asked if all(one[field] is AbsenceReason.NOT_SUPPORTED for one in told)}
+        if lacking and len(lacking) < len(asked):
+            self._ask(self._lacking | lacking)
+        return told
+
+    def _ask(self, lacking: frozenset[int]) -> None:
+        self._lacking = lacking
+        fields = [field for field in _ALL_FIELDS if field not in lacking]
+        self._batch = FieldBatch(self._device, [(field, link) for link in self._links for field in fields])
 
 
 class _Link:

@@ -151,6 +151,23 @@ def test_what_a_link_does_not_tell_is_null_with_its_reason(machine, line, column
     assert row["active"]
 
 
+def test_a_field_that_no_link_has_is_asked_again_after_ten_minutes(machine):
+    probe = machine(HOPPER)
+    assert "tx_packets_count" not in links(probe.read())[0]
+    probe.becomes(GPU + HOPPER.replace("tx_kib=1000", "tx_kib=3000 tx_packets=5"))
+    for _ in range(9):
+        (row,) = links(probe.read(after_s=60))
+        assert (row["tx_bytes"], row["absence"]["tx_packets_count"]) == (3_072_000, "not_supported")
+    assert links(probe.read(after_s=60))[0]["tx_packets_count"] == 5
+
+
+def test_a_field_that_one_link_of_several_lacks_is_asked_of_the_others(machine):
+    probe = machine(HOPPER + DOWN)
+    for _ in range(3):
+        up, down = links(probe.read(after_s=60))
+        assert (up["tx_bytes"], down["absence"]["tx_bytes"]) == (1_024_000, "not_supported")
+
+
 def test_the_two_byte_counters_of_a_link_are_never_mixed(machine):
     both = HOPPER.replace("tx_kib=1000", "tx_kib=1000 tx_bytes=5")
     probe = machine(both)
