@@ -1,13 +1,15 @@
 """NVIDIA GPUs through NVML: one wide row per GPU, MIG device and tick, and what each of them is."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from collector.attribution import Attributor
 from collector.capabilities import Capability, statuses
 from collector.clock import Now
+from collector.driver_library import held_files
 from collector.gpu_calls import Reading
 from collector.gpu_description import described
 from collector.gpu_events import GpuEvents
@@ -17,8 +19,8 @@ from collector.gpu_processes import GpuProcesses
 from collector.gpu_readings import CADENCES_S, EPOCH_COUNTERS, gpu_readings, mig_readings, substitutes
 from collector.gpu_throttling import Throttling
 from collector.kernel_log import KernelLog
-from collector.nvml import Absent, DriverAway, Nvml, address
-from collector.probe import CounterEpoch, Row
+from collector.nvml import Absent, DriverAway, LibraryKept, Nvml, address
+from collector.probe import Condition, CounterEpoch, Row, Turn
 from collector.runtime_power import RuntimePower
 from store.events import COLD_SECONDS, GPU_SAMPLE, WARM_SECONDS, AbsenceReason, Event
 
@@ -26,15 +28,16 @@ RETRY_DRIVER_S = 60.0  # a driver that is not there costs a failed dlopen each t
 RELIST_S = 10.0  # how soon a GPU that appears or leaves is noticed
 IDLE_S = 10.0  # of GPUs that may sleep: how long nobody uses them before they are left alone
 FALL_ASLEEP_S = 30.0  # and how long one that does not fall asleep then is still left alone
+HANGS = "a call on it hangs in the driver"
 _NEVER_ZERO = [column.name for column in GPU_SAMPLE.fields if column.is_never_zero]
 
 
 @dataclass(slots=True, eq=False)
 class _Session:
-    """What belongs to one GPU or MIG device for as long as its handle is good."""
+    """What belongs to one GPU or MIG device for as long as its handle is good; readings by how often they are made."""
 
     device: Listed
-    readings: Sequence[Reading]
+    readings: Mapping[float, Sequence[Reading]]
     substitutes: Sequence[Reading]
     processes: GpuProcesses | None
     links: GpuLinks | None = None
@@ -47,7 +50,7 @@ class _Session:
 
     @property
     def capabilities(self) -> Iterator[Capability]:
-        for reading in (*self.readings, *self.substitutes):
+        for reading in (*chain.from_iterable(self.readings.values()), *self.substitutes):
             yield from reading.capabilities
         if self.processes:
             yield from self.processes.capabilities
@@ -78,6 +81,11 @@ class _Gpu:
             self.session, self.gone_because = None, why
             self.epoch.end()
 
+    def rest(self) -> None:
+        """Forget the handle for as long as a pause lasts: the GPU is not lost, and its counters may go on."""
+        if self.session is not None:
+            self.session, self.gone_because = None, "it is not there after a pause"
+
     def row(self, due: Collection[float], now: Now) -> Row:
         """What it tells at this tick; nothing of one that is gone.
 
@@ -87,15 +95,14 @@ class _Gpu:
         row = Row()
         if self.session is None:
             return row
-        for reading in self.session.readings:
-            if reading.every_s in due:
+        for every_s in due:
+            for reading in self.session.readings.get(every_s, ()):
                 row.put(reading.answers(now))
         for reading in self.session.substitutes:
             if not row.absence.keys().isdisjoint(reading.columns):
                 row.fill(reading.answers(now))
-        for column in _NEVER_ZERO:
-            if row.values.get(column) == 0:
-                row.put({column: AbsenceReason.SUSPECT})
+        if 0 in map(row.values.get, _NEVER_ZERO):
+            row.put({column: AbsenceReason.SUSPECT for column in _NEVER_ZERO if row.values.get(column) == 0})
         return row
 
 
@@ -112,9 +119,13 @@ class GpuProbe:
         retry_driver_s: How soon a missing driver is looked for again.
         relist_s: How soon the list of GPUs is read again.
         kernel_log: Where the kernel's log is, for Xids that NVML does not tell.
+        left_alone: Gives the UUIDs of GPUs on which a call hangs already, in a thread that was left behind.
+        on_kept_library: Called when the driver was replaced and its old library cannot be unmapped; what it gives is
+            recorded.
     """
 
     name = "gpu"
+    condition = Condition.ANSWERS
 
     def __init__(
         self,
@@ -125,6 +136,8 @@ class GpuProbe:
         retry_driver_s: float = RETRY_DRIVER_S,
         relist_s: float = RELIST_S,
         kernel_log: Path = Path("/dev/kmsg"),
+        left_alone: Callable[[], Collection[str]] = frozenset,
+        on_kept_library: Callable[[Now], Sequence[Event]] = lambda _: (),
     ) -> None:
         self._interval_s = interval_s
         self._retry_driver_s = retry_driver_s
@@ -133,7 +146,7 @@ class GpuProbe:
         self._attributor = Attributor(proc)
         self._power = RuntimePower(sys)
         self._events = GpuEvents(KernelLog(kernel_log))
-        self._next_s: dict[float, float] = {}
+        self._turns = {every_s: Turn(every_s, interval_s) for every_s in CADENCES_S}
         self._nvml: Nvml | None = None
         self._driver_version = ""
         self._listed: Sequence[Listed] = ()
@@ -141,18 +154,24 @@ class GpuProbe:
         self._next_list_s = float("-inf")
         self._has_looked = False
         self._busy_s = float("-inf")
-        self._left_alone_until_s = float("-inf")
+        self._asleep_until_s = float("-inf")
         self._may_sleep: Collection[str] = ()
-        self._are_asleep = False
+        self._all_sleep = False
         self._status = "not looked yet"
+        self._left_alone = left_alone
+        self._on_kept_library = on_kept_library
+        self.busy_with: str | None = None
 
     def read(self, now: Now) -> Sequence[Event]:
-        if self._are_left_alone(now):
+        self.busy_with = None
+        if self._are_asleep(now):
             return [*(self._event(gpu, Row(), AbsenceReason.SUSPENDED, now) for gpu in self._gpus.values())]
         events = self._relist(now) if now.monotonic_s >= self._next_list_s else []
         due = self._due(now)
         for gpu in self._gpus.values():
+            self.busy_with = gpu.device.uuid
             events += self._sample(gpu, due, now)
+        self.busy_with = None
         return [*events, *self._events.take()]
 
     def status(self) -> str:
@@ -162,15 +181,37 @@ class GpuProbe:
         """What each call gave on each GPU and MIG device, by UUID."""
         return {uuid: list(gpu.session.capabilities) for uuid, gpu in self._gpus.items() if gpu.session}
 
+    def meanwhile(self) -> Sequence[Event]:
+        """What came by itself; another thread may ask while `read` hangs."""
+        return self._events.take()
+
+    def rest(self) -> Sequence[str]:
+        """End the session and keep what is known of the GPUs; `read` begins another.
+
+        Returns:
+            What this process still holds of the driver; nothing once others may reset or replace it.
+        """
+        if self._events.let_go():
+            for gpu in self._gpus.values():
+                gpu.rest()
+            if self._nvml:
+                self._nvml.close()
+            self._nvml = None
+            self._next_list_s = float("-inf")
+        return held_files()
+
+    def abandon(self) -> None:
+        """Nobody waits for this probe any more; another thread says so while `read` hangs."""
+        self._events.abandon()
+
     def close(self) -> None:
         self._end_session("recording ended")
+        self._events.close()
         self._gpus = {}
 
     def _due(self, now: Now) -> Collection[float]:
         """The cadences whose readings are made at this tick, in seconds."""
-        due = {every_s for every_s in CADENCES_S if now.monotonic_s >= self._next_s.get(every_s, now.monotonic_s)}
-        self._next_s |= {every_s: now.monotonic_s + every_s for every_s in due}
-        return due
+        return {every_s for every_s, turn in self._turns.items() if turn.has_come(now)}
 
     # --- the driver and its list
 
@@ -192,16 +233,18 @@ class GpuProbe:
                 self._busy_s = now.monotonic_s
                 events += self._driver_events(self._nvml, now)
             self._listed = listed(self._nvml)
-            self._events.watch(self._nvml, {one.uuid: one for one in self._listed if one.parent is None})
+            hanging = self._left_alone()
+            whole = [one for one in self._listed if one.parent is None]
+            self._events.watch(self._nvml, {one.uuid: one for one in whole if one.uuid not in hanging})
         except DriverAway as away:
             self._lose_driver(now, str(away))
-            return events
+            return [*events, *(self._on_kept_library(now) if isinstance(away, LibraryKept) else ())]
         except Absent as absent:
             self._status = f"the NVIDIA driver does not list its GPUs ({absent.reason})"
             return events
-        events += self._follow_list(now)
+        events += self._follow_list(hanging, now)
         self._may_sleep = {one.uuid for one in self._listed if self._power.may_sleep(one.pci_bus_id)}
-        self._status = _counted(sum(one.parent is None for one in self._listed))
+        self._status = _counted(len(whole)) + (f", {len(hanging)} left alone: a call hangs" if hanging else "")
         self._has_looked = True
         return events
 
@@ -218,7 +261,7 @@ class GpuProbe:
         told = {"event": "driver_changed", "source": "sampler", "severity": "info", "message": message}
         return [Event("gpu_event", now.wall_us, told)]
 
-    def _follow_list(self, now: Now) -> list[Event]:
+    def _follow_list(self, hanging: Collection[str], now: Now) -> list[Event]:
         by_uuid = {one.uuid: one for one in self._listed}
         events = self._mig_events(by_uuid, now)
         for uuid, gpu in self._gpus.items():
@@ -230,7 +273,10 @@ class GpuProbe:
                 events.append(_gpu_event("appeared", gpu, now, "it was not there when recording began"))
             gpu.device = device
             is_divided = any(one.parent is device for one in self._listed)
-            if not (gpu.session and gpu.session.is_for(device, is_divided=is_divided)):
+            if uuid in hanging:
+                gpu.let_go(HANGS)
+                gpu.gone_because = HANGS  # of one that was never asked, too
+            elif not (gpu.session and gpu.session.is_for(device, is_divided=is_divided)):
                 gpu.session = self._session(device, is_divided=is_divided)
             self._gpus[uuid] = gpu
         return events
@@ -255,11 +301,12 @@ class GpuProbe:
     def _session(self, device: Listed, *, is_divided: bool) -> _Session:
         if device.parent and device.gpu_instance_id is not None:
             readings = mig_readings(device.handle, device.parent.handle, device.gpu_instance_id, self._proc)
-            return _Session(device, readings, (), self._processes_on(device))
+            return _Session(device, _by_cadence(readings), (), self._processes_on(device))
         # The processes of a GPU that is divided are listed on its MIG devices, to whoever may see those.
         processes = None if is_divided else self._processes_on(device)
         links = GpuLinks(device.handle, interval_s=max(self._interval_s, COLD_SECONDS))
-        return _Session(device, gpu_readings(device.handle, self._proc), substitutes(device.handle), processes, links)
+        readings = gpu_readings(device.handle, self._proc)
+        return _Session(device, _by_cadence(readings), substitutes(device.handle), processes, links)
 
     def _processes_on(self, device: Listed) -> GpuProcesses:
         interval_s = max(self._interval_s, WARM_SECONDS)
@@ -278,7 +325,7 @@ class GpuProbe:
             return [self._event(gpu, Row(), AbsenceReason.SUSPENDED, now)]
         row, beside = self._look(gpu, due, now)
         is_lost = not row.values and (gpu.session is None or gpu.is_lost or AbsenceReason.LOST in row.absence.values())
-        turns = self._turns(gpu, is_lost, now)
+        turns = self._lost_or_found(gpu, is_lost, now)
         gpu.is_lost = is_lost
         sample = self._event(gpu, row, AbsenceReason.LOST if is_lost else None, now)
         return [sample, *turns, *self._restarts(gpu, now), *beside]
@@ -309,7 +356,7 @@ class GpuProbe:
         )
 
     @staticmethod
-    def _turns(gpu: _Gpu, is_lost: bool, now: Now) -> list[Event]:
+    def _lost_or_found(gpu: _Gpu, is_lost: bool, now: Now) -> list[Event]:
         if is_lost == gpu.is_lost:
             return []
         if not is_lost:
@@ -357,26 +404,30 @@ class GpuProbe:
 
     # --- sleep
 
-    def _are_left_alone(self, now: Now) -> bool:
+    def _are_asleep(self, now: Now) -> bool:
         """Whether no GPU is to be asked at this tick, because they sleep or are to fall asleep."""
         if self._nvml is None:
-            return now.monotonic_s < self._left_alone_until_s or self._sleep_on(now)
+            return now.monotonic_s < self._asleep_until_s or self._sleep_on(now)
         if now.monotonic_s - self._busy_s < IDLE_S or len(self._may_sleep) < len(self._listed) or not self._listed:
             return False
         self._end_session("it is left alone so that it can sleep")
-        self._next_list_s = self._left_alone_until_s = now.monotonic_s + FALL_ASLEEP_S
+        self._next_list_s = self._asleep_until_s = now.monotonic_s + FALL_ASLEEP_S
         self._status = "the GPUs have nothing to do and are left alone so that they can sleep"
         return True
 
     def _sleep_on(self, now: Now) -> bool:
         """Without a session: whether every GPU is asleep, so that beginning one would wake them."""
-        if not self._are_asleep and now.monotonic_s < self._next_list_s:
+        if not self._all_sleep and now.monotonic_s < self._next_list_s:
             return False
         gpus = [one.pci_bus_id for one in self._listed] or self._power.gpus()
-        self._are_asleep = bool(gpus) and all(map(self._power.is_asleep, gpus))
-        if self._are_asleep:
+        self._all_sleep = bool(gpus) and all(map(self._power.is_asleep, gpus))
+        if self._all_sleep:
             self._status = "the GPUs sleep and are not woken"
-        return self._are_asleep
+        return self._all_sleep
+
+
+def _by_cadence(readings: Sequence[Reading]) -> Mapping[float, Sequence[Reading]]:
+    return {every_s: [one for one in readings if one.every_s == every_s] for every_s in CADENCES_S}
 
 
 def _all_absent(reason: AbsenceReason) -> dict[str, Any]:

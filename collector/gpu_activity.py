@@ -140,16 +140,24 @@ class Gpm:
         Raises:
             Absent, DriverAway: As `collector.nvml.Call`.
         """
-        with _GPM_LOCK:
-            if self._spare is None:
-                self._spare = self._first_sample()
-            self._take(self._spare)
-            before, self._before, self._spare = self._before, self._spare, self._before
-            if before is None:
-                self._spare = _new_sample()
-                return dict.fromkeys(self.columns, AbsenceReason.NO_DATA)  # a share of time needs two samples
-            self._question.sample1, self._question.sample2 = before, self._before
-            self._compare()
+        # Not waited for: whoever holds it in another thread hangs in the driver.
+        if not _GPM_LOCK.acquire(blocking=False):
+            raise Absent(AbsenceReason.NO_DATA)
+        try:
+            return self._measured()
+        finally:
+            _GPM_LOCK.release()
+
+    def _measured(self) -> Answers:
+        if self._spare is None:
+            self._spare = self._first_sample()
+        self._take(self._spare)
+        before, self._before, self._spare = self._before, self._spare, self._before
+        if before is None:
+            self._spare = _new_sample()
+            return dict.fromkeys(self.columns, AbsenceReason.NO_DATA)  # a share of time needs two samples
+        self._question.sample1, self._question.sample2 = before, self._before
+        self._compare()
         answers: dict[str, Any] = {}
         told = self._METRIC.iter_unpack(self._metrics)
         for (column, scaled), (_, code, value) in zip(_GPM_METRICS.values(), told, strict=True):

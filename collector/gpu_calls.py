@@ -111,30 +111,32 @@ class FieldReading(Reading):
             (Capability(_field_name(field_id, scope)), column, make()) for field_id, scope, column, make in fields
         ]
         self._sampled_at = sampled_at
-        self._codes: list[int] = []
+        self._codes: Sequence[int] = ()
         columns = [column for _, _, column, _ in fields]
         super().__init__([sampled_at, *columns] if sampled_at else columns, ("nvmlDeviceGetFieldValues", self._read))
 
     @property
     def capabilities(self) -> Sequence[Capability]:
-        return [*super().capabilities, *(capability for capability, _, _ in self._fields)]
+        (batch,) = super().capabilities
+        for capability, _, _ in self._fields:
+            capability.tried_at_us = batch.tried_at_us
+        return [batch, *(capability for capability, _, _ in self._fields)]
 
     def answers(self, now: Now) -> Answers:
-        answers = super().answers(now)
-        for (capability, column, _), code in zip(self._fields, self._codes, strict=False):
-            if code:
-                capability.note(code, answers[column], now)
-            else:
-                capability.worked(now)
+        codes, answers = self._codes, super().answers(now)
+        if self._codes != codes:
+            for (capability, column, _), code in zip(self._fields, self._codes, strict=True):
+                if code:
+                    capability.note(code, answers[column], now)
+                else:
+                    capability.worked(now)
         return answers
 
     def _read(self) -> Answers:
-        self._codes = []
-        told = self._batch.read()
-        self._codes = [code for code, _ in told]
+        self._codes, told = self._batch.read()
         answers = {
             column: value if isinstance(value, AbsenceReason) else scaled(value)
-            for (_, column, scaled), (_, value) in zip(self._fields, told, strict=True)
+            for (_, column, scaled), value in zip(self._fields, told, strict=True)
         }
         if self._sampled_at:
             answers[self._sampled_at] = self._batch.sampled_at_us or AbsenceReason.NO_DATA

@@ -88,7 +88,9 @@ def described(
     return {column: value for column, value in told.items() if value is not None}, failed
 
 
-def _asked(name: str, *arguments: Any, scaled: Callable[[Any], Any] = lambda value: value) -> Callable[..., Any]:
+def _asked(
+    name: str | tuple[str, ...], *arguments: Any, scaled: Callable[[Any], Any] = lambda value: value
+) -> Callable[..., Any]:
     return lambda nvml, device: scaled(nvml.ask(name, device, *arguments))
 
 
@@ -213,6 +215,9 @@ _GPU: Mapping[str, Callable[[Nvml, Handle], Any]] = {
         "nvmlDeviceGetApplicationsClock", pynvml.NVML_CLOCK_GRAPHICS, scaled=_hertz
     ),
     "clock_application_memory_hertz": _asked("nvmlDeviceGetApplicationsClock", pynvml.NVML_CLOCK_MEM, scaled=_hertz),
+    "clock_event_reasons_supported_bitmask": _asked(
+        ("nvmlDeviceGetSupportedClocksEventReasons", "nvmlDeviceGetSupportedClocksThrottleReasons")
+    ),
     "pcie_link_maximum_generation": _asked("nvmlDeviceGetMaxPcieLinkGeneration"),
     "pcie_link_maximum_width_lanes": _asked("nvmlDeviceGetMaxPcieLinkWidth"),
     "gsp_firmware_version": _gsp_firmware_version,

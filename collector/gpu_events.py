@@ -72,6 +72,7 @@ class GpuEvents:
         self._watched: dict[str, Listed] = {}
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._taking = threading.Lock()
 
     def watch(self, nvml: Nvml, gpus: Mapping[str, Listed]) -> None:
         """Wait for the events of these GPUs; begins anew when they are others than before.
@@ -98,11 +99,21 @@ class GpuEvents:
         self._thread.start()
 
     def take(self) -> list[Event]:
-        """The events that came since the last call."""
-        events = [self._kernel_event(xid) for xid in self._kernel_log.read_new()]
-        while self._told:
-            events.append(self._driver_event(self._told.popleft()))
-        return [event for event in events if event]
+        """The events that came since the last call; never waits for the driver, so any thread may ask."""
+        with self._taking:
+            events = [self._kernel_event(xid) for xid in self._kernel_log.read_new()]
+            while self._told:
+                events.append(self._driver_event(self._told.popleft()))
+            return [event for event in events if event]
+
+    def abandon(self) -> None:
+        """Have the thread end when it comes back from the driver, without waiting for it."""
+        self._stop.set()
+
+    def close(self) -> bool:
+        """Let go for good; whether the thread has left the driver."""
+        self._kernel_log.close()
+        return self.let_go()
 
     def let_go(self) -> bool:
         """Stop waiting: the session ends, or other GPUs are to be watched. Whether the thread has left the driver."""

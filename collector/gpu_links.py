@@ -163,7 +163,7 @@ class _LinkFields:
             self._ask_all_s = now.monotonic_s + RETRY_LAST_S
         asked = [field for field in _ALL_FIELDS if field not in self._lacking]
         try:
-            values = [value for _, value in self._batch.read()]
+            _, values = self._batch.read()
         except Absent as absent:
             return [dict.fromkeys(_ALL_FIELDS, absent.reason) for _ in self._links]
         unasked: dict[int, float | AbsenceReason] = dict.fromkeys(self._lacking, AbsenceReason.NOT_SUPPORTED)
@@ -268,10 +268,9 @@ def link_sums(device: Handle, columns: Mapping[str, int]) -> Reading:
     batch = FieldBatch(device, [(field_id, link) for field_id in columns.values() for link in range(LINKS_MAX)])
 
     def read() -> Answers:
-        told = batch.read()
-        if all(code for code, _ in told):
-            refuse(told[0][0])  # a GPU without NVLink is left alone for a while
-        values = [value for _, value in told]
+        codes, values = batch.read()
+        if all(codes):
+            refuse(codes[0])  # a GPU without NVLink is left alone for a while
         return {
             column: _sum(values[place * LINKS_MAX : (place + 1) * LINKS_MAX]) for place, column in enumerate(columns)
         }

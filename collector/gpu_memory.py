@@ -101,7 +101,7 @@ def protected_memory(device: Handle) -> Reading:
 
 def _host_memory(proc_folder: Path) -> Answers:
     try:
-        memory = proc.meminfo_bytes(proc_folder)
+        memory = proc.meminfo_bytes(str(proc_folder))
         return {"memory_total_bytes": memory["MemTotal"], "memory_available_bytes": memory["MemAvailable"]}
     except proc.UNREADABLE as error:
         return dict.fromkeys(("memory_total_bytes", "memory_available_bytes"), proc.absence_reason(error))

@@ -25,6 +25,7 @@ _UTILIZATIONS = (
     "decoder_utilization_percent",
 )
 """In the order of nvmlProcessUtilizationSample_t."""
+_IDLE = dict.fromkeys(_UTILIZATIONS, AbsenceReason.NO_DATA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,10 +191,13 @@ class GpuProcesses:
         shares: Mapping[int, tuple[int, ...]] | AbsenceReason,
         now: Now,
     ) -> Event:
-        row = Row()
         used = process.memory_used_bytes
-        row.put({"memory_used_bytes": AbsenceReason.NO_DATA if used is None else used})
-        row.put(_utilizations(shares, process.pid))
+        answers = {
+            "memory_used_bytes": AbsenceReason.NO_DATA if used is None else used,
+            **_utilizations(shares, process.pid),
+        }
+        row = Row()
+        row.put(answers)
         values = {
             **identity,
             "pid": process.pid,
@@ -227,7 +231,7 @@ def _utilizations(shares: Mapping[int, tuple[int, ...]] | AbsenceReason, pid: in
         return dict.fromkeys(_UTILIZATIONS, shares)
     sample = shares.get(pid)
     if sample is None:
-        return dict.fromkeys(_UTILIZATIONS, AbsenceReason.NO_DATA)
+        return _IDLE
     # Seen with processes that have just ended: numbers far beyond 100 %.
     return {
         column: share if share <= 100 else AbsenceReason.NO_DATA
@@ -236,8 +240,9 @@ def _utilizations(shares: Mapping[int, tuple[int, ...]] | AbsenceReason, pid: in
 
 
 def _instance(process: ListedProcess) -> dict[str, int]:
-    instances = {
+    if process.gpu_instance_id == _NO_INSTANCE:
+        return {}
+    return {
         "mig_gpu_instance_id": process.gpu_instance_id,
         "mig_compute_instance_id": process.compute_instance_id,
     }
-    return {column: number for column, number in instances.items() if number != _NO_INSTANCE}

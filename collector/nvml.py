@@ -13,15 +13,15 @@ that belongs beside the NULL, or `DriverAway`, when there is nobody to ask. Fact
   until the old mapping is gone.
 """
 
-import _ctypes
 import ctypes
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from threading import get_ident
 from typing import Any, Literal, NewType
 
 import pynvml
 
+from collector.driver_library import LIBRARY, mapped_files
 from store.events import AbsenceReason
 
 Handle = NewType("Handle", object)
@@ -69,6 +69,10 @@ class DriverAway(Exception):  # noqa: N818 - a state of the machine that passes
     """There is no driver to ask: not installed, not loaded, or replaced under us."""
 
 
+class LibraryKept(DriverAway):
+    """The driver was replaced, and its old library stays mapped: only a new process gets rid of it."""
+
+
 def absence_reason(code: int) -> AbsenceReason:
     """The reason that stands beside the NULL for an NVML return code."""
     if code in _NOT_SUPPORTED:
@@ -89,10 +93,12 @@ class Nvml:
 
     def __init__(self) -> None:
         try:
-            pynvml.nvmlInit()
+            LIBRARY.begin()
         except pynvml.NVMLError as error:
-            _unload()
-            raise DriverAway(_AWAY_WORDS.get(error.value, f"NVML cannot be initialised ({error})")) from None
+            LIBRARY.unmap()
+            is_kept = error.value == pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH and mapped_files()
+            away = LibraryKept if is_kept else DriverAway
+            raise away(_AWAY_WORDS.get(error.value, f"NVML cannot be initialised ({error})")) from None
 
     def ask(self, names: str | tuple[str, ...], *arguments: Any, **options: Any) -> Any:
         """Call the first of `names` that the driver knows.
@@ -112,9 +118,7 @@ class Nvml:
 
     def close(self) -> None:
         """End the session and unmap the library."""
-        with suppress(pynvml.NVMLError):
-            pynvml.nvmlShutdown()
-        _unload()
+        LIBRARY.end()
 
 
 def address(handle: Any) -> int | None:
@@ -131,11 +135,15 @@ def _bound(name: str) -> Callable[..., Any]:
 
 
 def _call(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    thread = get_ident()
+    LIBRARY.calls[thread] = function  # in line: in a function of its own it costs 1 µs more a call
     try:
         answer = function(*arguments, **options)
     except pynvml.NVMLError as error:
         refuse(error.value)
         raise
+    finally:
+        del LIBRARY.calls[thread]
     # Some of pynvml's functions forget to decode what they give.
     return answer.decode(errors="replace") if isinstance(answer, bytes) else answer
 
@@ -152,17 +160,6 @@ def refuse(code: int) -> None:
     if code in _DRIVER_AWAY:
         raise DriverAway(_AWAY_WORDS.get(code, "the NVIDIA driver went away")) from None
     raise Absent(absence_reason(code), code) from None
-
-
-def _unload() -> None:
-    """Unmap the library, so that the next session loads the one that is installed then."""
-    library = pynvml.nvmlLib
-    if library is None:
-        return
-    pynvml.nvmlLib = None
-    pynvml._nvmlGetFunctionPointer_cache.clear()  # noqa: SLF001 - pynvml has no call for it
-    with suppress(OSError):
-        _ctypes.dlclose(library._handle)  # noqa: SLF001 - nor has ctypes
 
 
 class Call:
@@ -194,7 +191,12 @@ class Call:
         """Make the call and give NVML's return code, for a caller to whom not only 0 is an answer."""
         if self._function is None:
             self._function = _call(pynvml._nvmlGetFunctionPointer, self._name)  # noqa: SLF001 - its cache is ours too
-        return self._function(*self._arguments)
+        thread = get_ident()
+        LIBRARY.calls[thread] = self._function  # in line: in a function of its own it costs 1 µs more a call
+        try:
+            return self._function(*self._arguments)
+        finally:
+            del LIBRARY.calls[thread]
 
 
 def plain(structure: type[ctypes.Structure]) -> type[Any]:
@@ -234,18 +236,18 @@ class FieldBatch:
         fields: Field id and scope of each.
     """
 
-    _SLOT = struct.Struct("=IIqqII8s")  # as c_nvmlFieldValue_t: id, scope, time, latency, type, code, value
-
     def __init__(self, device: Handle, fields: Sequence[tuple[int, int]]) -> None:
+        question = struct.Struct("=IIqqII8s")  # as c_nvmlFieldValue_t: id, scope, time, latency, type, code, value
         empty = (0, 0, 0, pynvml.NVML_ERROR_UNKNOWN, bytes(8))
-        self._question = b"".join(self._SLOT.pack(field_id, scope, *empty) for field_id, scope in fields)
+        self._question = b"".join(question.pack(field_id, scope, *empty) for field_id, scope in fields)
         self._memory = ctypes.create_string_buffer(self._question, len(self._question))
         self._call = Call("nvmlDeviceGetFieldValues", device, len(fields), self._memory)
+        self._expect((0,) * len(fields))
         self.sampled_at_us: int | None = None
         """The driver's time of the newest value read last, microseconds UTC; None where it gives none."""
 
-    def read(self) -> list[tuple[int, float | AbsenceReason]]:
-        """For each field NVML's return code, and its value or why it has none.
+    def read(self) -> tuple[Sequence[int], Sequence[float | AbsenceReason]]:
+        """NVML's return code for each field, and its value or why it has none.
 
         Raises:
             Absent: The GPU answered none of them, with the reason.
@@ -254,21 +256,28 @@ class FieldBatch:
         # A slot that the driver leaves as it is must not look like an answer of the tick before.
         ctypes.memmove(self._memory, self._question, len(self._question))
         self._call()
-        answers: list[tuple[int, float | AbsenceReason]] = []
-        newest_us = 0
-        for _, _, sampled_at_us, _, value_type, code, union in self._SLOT.iter_unpack(self._memory):
-            if code:
-                answers.append((code, absence_reason(code)))
-                continue
-            newest_us = max(newest_us, sampled_at_us)
-            answers.append((code, _number(value_type, union)))
-        self.sampled_at_us = newest_us or None
-        return answers
+        told = self._layout.unpack_from(self._memory)
+        if told[1::4] != self._types:  # once: a field keeps its type, and one look at the memory takes all fields
+            self._expect(told[1::4])
+            told = self._layout.unpack_from(self._memory)
+        codes, values = told[2::4], told[3::4]
+        self.sampled_at_us = max(told[0::4]) or None  # the question says 0, and so does a field that failed
+        if not any(codes) and _NOT_AVAILABLE.isdisjoint(values) and self._are_known:
+            return codes, values
+        return codes, list(map(_value_or_reason, self._types, codes, values))
+
+    def _expect(self, types: tuple[int, ...]) -> None:
+        """Be ready for values of these types."""
+        self._types = types
+        self._are_known = set(types) <= _VALUE_FORMATS.keys()
+        words = [_VALUE_FORMATS.get(value_type, "Q") for value_type in types]
+        slots = "".join(f"8xq8xII{word}{8 - struct.calcsize(word)}x" for word in words)
+        self._layout = struct.Struct("=" + slots.replace("L", "Q"))
 
 
-def _number(value_type: int, union: bytes) -> float | AbsenceReason:
-    word = _VALUE_FORMATS.get(value_type)
-    if word is None:
-        return AbsenceReason.NOT_SUPPORTED
-    value: float = struct.unpack_from(word, union)[0]
+def _value_or_reason(value_type: int, code: int, value: float) -> float | AbsenceReason:
+    if code:
+        return absence_reason(code)
+    if value_type not in _VALUE_FORMATS:
+        return AbsenceReason.NOT_SUPPORTED  # a type of a later driver
     return AbsenceReason.NO_DATA if value in _NOT_AVAILABLE else value

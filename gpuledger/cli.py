@@ -196,6 +196,32 @@ def status(
 
 
 @app.command()
+def doctor(
+    bundle: Annotated[
+        Path | None,
+        typer.Option("--bundle", help="Write what belongs to a report of a bug to this .tar.gz.", show_default=False),
+    ] = None,
+    data: Data = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look at driver, GPUs and recording, and say what to do next; exit code 1 for a problem, 5 for a warning."""
+    from gpuledger.bundle import check_name, write_bundle
+    from gpuledger.doctor import examine, here
+    from gpuledger.output import json_text
+
+    if bundle:
+        check_name(bundle)
+    report = examine({"data": data} if data else {}, config, now=_now("UTC"), where=here())
+    print(json_text(report.value()) if as_json else report.text(), end="\n" if as_json else "")
+    if bundle:
+        names = write_bundle(bundle, report, home=Path.home())
+        print(f"{bundle}: {', '.join(names)}; look through it before you attach it", file=sys.stderr)
+    if report.exit_code:
+        raise typer.Exit(report.exit_code)
+
+
+@app.command()
 def trend(
     metric: Annotated[str, typer.Argument(help="A metric, such as gpu.utilization_percent.")],
     window: WindowText = "1h",
@@ -336,6 +362,31 @@ def seal(data: Data = None, config: Config = None) -> None:
     _source(settings).close()
     done = seal_ledger(settings.data.absolute())
     print(f"{done.event_count:,} events sealed into {len(done.segments)} segments")
+
+
+@app.command()
+def pause(
+    length: Annotated[str, typer.Option("--for", help="When it goes on by itself: 90s, 15m, 1h30m.")] = "15m",
+    why: Annotated[str, typer.Option("--why", help="What for, for whoever wonders.", show_default=False)] = "",
+    data: Data = None,
+    config: Config = None,
+) -> None:
+    """Let go of the NVIDIA driver, so that a GPU can be reset or the driver replaced; the host is still recorded."""
+    from gpuledger.pausing import pause_length_s, pause_recording
+
+    length_s = pause_length_s(length)
+    settings = _settings(config, data=data)
+    interval_s = settings.collector.sample_interval_s
+    print(pause_recording(_source(settings), length_s=length_s, why=why, interval_s=interval_s))
+
+
+@app.command()
+def resume(data: Data = None, config: Config = None) -> None:
+    """End a pause before its time."""
+    from gpuledger.pausing import resume_recording
+
+    settings = _settings(config, data=data)
+    print(resume_recording(_source(settings), interval_s=settings.collector.sample_interval_s))
 
 
 @app.command()

@@ -567,19 +567,83 @@ SYSTEM_SAMPLE = Kind(
         _pressure("memory", "full"),
         _pressure("io", "some"),
         _pressure("io", "full"),
-        _counter("disk_read_bytes", "int64", "Bytes read from whole block devices.", "/proc/diskstats"),
-        _counter("disk_written_bytes", "int64", "Bytes written to whole block devices.", "/proc/diskstats"),
+        _counter("disk_read_bytes", "int64", "Bytes read from whole block devices; device.read_bytes has each.", "/proc/diskstats"),
+        _counter("disk_written_bytes", "int64", "Bytes written to whole block devices; device.written_bytes has each.", "/proc/diskstats"),
         _counter("disk_reads_count", "int64", "Reads completed by whole block devices.", "/proc/diskstats"),
         _counter("disk_writes_count", "int64", "Writes completed by whole block devices.", "/proc/diskstats"),
         _counter("disk_busy_seconds", "decimal", "Time with requests in flight, summed over whole block devices.", "/proc/diskstats"),
-        _counter("network_received_bytes", "int64", "Bytes received on all interfaces but loopback.", "/proc/net/dev"),
-        _counter("network_sent_bytes", "int64", "Bytes sent on all interfaces but loopback.", "/proc/net/dev"),
-        _counter("network_received_packets_count", "int64", "Packets received on all interfaces but loopback.", "/proc/net/dev"),
-        _counter("network_sent_packets_count", "int64", "Packets sent on all interfaces but loopback.", "/proc/net/dev"),
-        _counter("network_errors_count", "int64", "Receive and send errors on all interfaces but loopback.", "/proc/net/dev"),
-        _counter("network_drops_count", "int64", "Packets dropped on all interfaces but loopback.", "/proc/net/dev"),
+        _counter("network_received_bytes", "int64", "Bytes received, summed over network cards; where there is none, as in a container, over all interfaces but loopback; device.received_bytes has each.", "/proc/net/dev"),
+        _counter("network_sent_bytes", "int64", "Bytes sent, summed likewise; device.sent_bytes has each.", "/proc/net/dev"),
+        _counter("network_received_packets_count", "int64", "Packets received, summed likewise.", "/proc/net/dev"),
+        _counter("network_sent_packets_count", "int64", "Packets sent, summed likewise.", "/proc/net/dev"),
+        _counter("network_errors_count", "int64", "Receive and send errors, summed likewise.", "/proc/net/dev"),
+        _counter("network_drops_count", "int64", "Packets dropped, summed likewise.", "/proc/net/dev"),
         _gauge("ledger_filesystem_free_bytes", "int64", "Space left to gpuledger on the ledger's file system.", "statvfs(3)"),
         _gauge("uptime_seconds", "float64", "Time since boot, suspend included.", "CLOCK_BOOTTIME"),
+    ),
+)  # fmt: skip
+
+
+def _infiniband(name: str, meaning: str, file: str) -> Field:
+    return _counter(name, "int64", meaning, f"/sys/class/infiniband/DEVICE/ports/PORT/{file}")
+
+
+def _numa(name: str, meaning: str, word: str) -> Field:
+    return _counter(name, "int64", meaning, f"/sys/devices/system/node/NODE/numastat {word}")
+
+
+DEVICE_SAMPLE = Kind(
+    name="device_sample",
+    version=1,
+    row="one device of the host at one instant: a disk, network card, InfiniBand port, thermal zone or NUMA node",
+    cadence="5 s",
+    subject="device",
+    series=("device_type", "device"),
+    expected_every_seconds=WARM_SECONDS,
+    fields=(
+        _label("device_type", "string", "disk, network, infiniband, thermal_zone or numa_node: which columns it fills. The others are NULL without a reason."),
+        _label("device", "string", "Its name among those of its type: nvme0n1, eth0, mlx5_0/1 (device and port), x86_pkg_temp/thermal_zone3, node1."),
+        *_SAMPLE_FIELDS,
+        # Disks: whole block devices. What the kernel keeps in milliseconds wraps after 49 days of it.
+        _counter("read_bytes", "int64", "Bytes read from this disk.", "/proc/diskstats", otel="system.disk.io{disk.io.direction=read}"),
+        _counter("written_bytes", "int64", "Bytes written to this disk.", "/proc/diskstats", otel="system.disk.io{disk.io.direction=write}"),
+        _counter("reads_count", "int64", "Reads completed by this disk.", "/proc/diskstats", otel="system.disk.operations{disk.io.direction=read}"),
+        _counter("writes_count", "int64", "Writes completed by this disk.", "/proc/diskstats", otel="system.disk.operations{disk.io.direction=write}"),
+        _counter("read_seconds", "decimal", "Time that reads took, summed over them: per read, their latency.", "/proc/diskstats", otel="system.disk.operation_time{disk.io.direction=read}"),
+        _counter("write_seconds", "decimal", "Time that writes took, summed over them: per write, their latency.", "/proc/diskstats", otel="system.disk.operation_time{disk.io.direction=write}"),
+        _counter("busy_seconds", "decimal", "Time with at least one request in flight on this disk.", "/proc/diskstats", otel="system.disk.io_time"),
+        _counter("queue_seconds", "decimal", "Time that all requests took, summed over them: its rate is the mean length of the queue.", "/proc/diskstats"),
+        _gauge("in_flight_count", "int32", "Requests in flight on this disk at this instant.", "/proc/diskstats"),
+        # Network cards, and InfiniBand and RoCE ports
+        _counter("received_bytes", "int64", "Bytes received by this network card, or on this InfiniBand port; a RoCE port counts what RDMA receives.", "/proc/net/dev; counters/port_rcv_data × 4, else hw_counters/rx_bytes", otel="system.network.io{network.io.direction=receive}"),
+        _counter("sent_bytes", "int64", "Bytes sent likewise.", "/proc/net/dev; counters/port_xmit_data × 4, else hw_counters/tx_bytes", otel="system.network.io{network.io.direction=transmit}"),
+        _counter("received_packets_count", "int64", "Packets received likewise.", "/proc/net/dev; counters/port_rcv_packets, else hw_counters/rx_pkts", otel="system.network.packet.count{network.io.direction=receive}"),
+        _counter("sent_packets_count", "int64", "Packets sent likewise.", "/proc/net/dev; counters/port_xmit_packets, else hw_counters/tx_pkts", otel="system.network.packet.count{network.io.direction=transmit}"),
+        _counter("receive_errors_count", "int64", "Packets received with an error.", "/proc/net/dev; counters/port_rcv_errors", otel="system.network.errors{network.io.direction=receive}"),
+        _counter("send_errors_count", "int64", "Packets that could not be sent because of an error.", "/proc/net/dev", otel="system.network.errors{network.io.direction=transmit}"),
+        _counter("receive_drops_count", "int64", "Packets received and dropped.", "/proc/net/dev; hw_counters/rx_drops", otel="system.network.packet.dropped{network.io.direction=receive}"),
+        _counter("send_drops_count", "int64", "Packets dropped in place of being sent; on InfiniBand because the port was down or congested.", "/proc/net/dev; counters/port_xmit_discards", otel="system.network.packet.dropped{network.io.direction=transmit}"),
+        _state("link_up", "bool", "Whether the link carries data.", "/sys/class/net/DEVICE/operstate; ports/PORT/state", otel="hw.network.up"),
+        _counter("link_down_count", "int64", "Times the link went down.", "/sys/class/net/DEVICE/carrier_down_count; counters/link_downed"),
+        _gauge("link_speed_bytes_per_second", "int64", "Speed of the link, one way.", "/sys/class/net/DEVICE/speed; ports/PORT/rate", otel="hw.network.bandwidth.limit"),
+        _infiniband("link_recoveries_count", "Times the port recovered the link from an error.", "counters/link_error_recovery"),
+        _infiniband("symbol_errors_count", "Minor link errors on one or more physical lanes; some ports stay at their greatest number.", "counters/symbol_error"),
+        _infiniband("send_waits_count", "Ticks of the port's own clock in which there was data to send and none was sent: no credits, or congestion.", "counters/port_xmit_wait"),
+        _infiniband("out_of_sequence_count", "Packets received out of sequence: something was lost on the way.", "hw_counters/out_of_sequence"),
+        _infiniband("acknowledgement_timeouts_count", "Times a sender waited for an acknowledgement in vain and sent again.", "hw_counters/local_ack_timeout_err"),
+        _infiniband("congestion_notifications_sent_count", "RoCE: packets sent to slow a sender down, because the network had marked congestion.", "hw_counters/np_cnp_sent"),
+        _infiniband("congestion_notifications_handled_count", "RoCE: such packets received, which slowed this port down.", "hw_counters/rp_cnp_handled"),
+        # Thermal zones
+        _gauge("temperature_celsius", "float32", "Temperature of this thermal zone.", "/sys/class/thermal/ZONE/temp", otel="hw.temperature"),
+        # NUMA nodes, where there is more than one
+        _gauge("memory_total_bytes", "int64", "Memory of this NUMA node.", "/sys/devices/system/node/NODE/meminfo MemTotal"),
+        _gauge("memory_free_bytes", "int64", "Memory of this NUMA node used for nothing at all.", "/sys/devices/system/node/NODE/meminfo MemFree"),
+        _gauge("memory_used_bytes", "int64", "Total less free: page cache included, as the kernel tells no available memory per node.", "/sys/devices/system/node/NODE/meminfo MemUsed"),
+        _gauge("memory_cached_bytes", "int64", "Page cache on this NUMA node.", "/sys/devices/system/node/NODE/meminfo FilePages"),
+        _numa("numa_hit_count", "Pages allocated on this node as intended.", "numa_hit"),
+        _numa("numa_miss_count", "Pages allocated on this node although another was preferred, which was full.", "numa_miss"),
+        _numa("numa_foreign_count", "Pages intended for this node and allocated on another.", "numa_foreign"),
+        _numa("numa_other_node_count", "Pages allocated on this node by a process that ran on another.", "other_node"),
     ),
 )  # fmt: skip
 
@@ -615,7 +679,7 @@ PROCESS_SAMPLE = Kind(
         _gauge("memory_utilization_percent", "int32", "Share of time it read or wrote device memory.", "nvmlDeviceGetProcessUtilization.memUtil"),
         _gauge("encoder_utilization_percent", "int32", "Its use of the video encoder.", "nvmlDeviceGetProcessUtilization.encUtil"),
         _gauge("decoder_utilization_percent", "int32", "Its use of the video decoder.", "nvmlDeviceGetProcessUtilization.decUtil"),
-        _gauge("host_memory_bytes", "int64", "Resident host memory.", "/proc/PID/statm"),
+        _gauge("host_memory_bytes", "int64", "Resident host memory.", "/proc/PID/stat"),
         _counter("cpu_seconds", "decimal", "CPU time used, user and system.", "/proc/PID/stat"),
     ),
 )  # fmt: skip
@@ -840,6 +904,7 @@ INVENTORY = Kind(
         _gauge("clock_video_maximum_hertz", "int64", "Highest video clock.", "nvmlDeviceGetMaxClockInfo", dcgm="DCGM_FI_DEV_MAX_VIDEO_CLOCK"),
         _gauge("clock_application_graphics_hertz", "int64", "Graphics clock that applications get unless something slows it down; a later driver has none.", "nvmlDeviceGetApplicationsClock", dcgm="DCGM_FI_DEV_APP_SM_CLOCK"),
         _gauge("clock_application_memory_hertz", "int64", "Memory clock that applications get; as above.", "nvmlDeviceGetApplicationsClock", dcgm="DCGM_FI_DEV_APP_MEM_CLOCK"),
+        _state("clock_event_reasons_supported_bitmask", "int64", "What the GPU can say that holds its clocks.", "nvmlDeviceGetSupportedClocksEventReasons", bits=CLOCK_EVENT_REASONS),
         _state("pcie_link_maximum_generation", "int32", "Highest PCIe generation of card and slot.", "nvmlDeviceGetMaxPcieLinkGeneration"),
         _state("pcie_link_maximum_width_lanes", "int32", "Widest PCIe link of card and slot.", "nvmlDeviceGetMaxPcieLinkWidth"),
         _state("gsp_enabled", "bool", "Whether the GPU's system processor runs firmware.", "nvmlDeviceGetGspFirmwareMode"),
@@ -860,7 +925,7 @@ LEDGER_EVENT = Kind(
     row="the recorder's own life: start, stop, gap, clock step, settings change, quarantine, retention",
     cadence="as it happens",
     fields=(
-        _label("event", "string", "start, stop, gap, clock_step, suspend, probe_status, probe_failed, settings_changed, quarantine or retention."),
+        _label("event", "string", "start, stop, gap, clock_step, suspend, probe_status, probe_failed, probe_stalled (a call does not return), probe_resumed (it has returned), probe_replaced (its thread was left behind), paused, resumed, renewed (the collector replaced its own process), settings_changed, quarantine or retention."),
         _label("message", "string", "What happened, as a sentence."),
         _label("probe", "string", "The probe it concerns."),
         _label("started_at", "time", "Beginning of the time it covers."),
@@ -893,6 +958,7 @@ KINDS: Mapping[str, Kind] = {
     for kind in (
         GPU_SAMPLE,
         SYSTEM_SAMPLE,
+        DEVICE_SAMPLE,
         PROCESS_SAMPLE,
         NVLINK_SAMPLE,
         REQUEST,

@@ -11,6 +11,7 @@ from collector.clock import Now
 from collector.gpu import GpuProbe
 
 probe: GpuProbe | None = None
+left_alone: set[str] = set()
 
 
 def begin(options: dict[str, Any]) -> None:
@@ -18,7 +19,8 @@ def begin(options: dict[str, Any]) -> None:
     if probe:
         probe.close()
     probe = GpuProbe(
-        **{name: Path(value) if name in ("proc", "sys", "kernel_log") else value for name, value in options.items()}
+        left_alone=lambda: left_alone,
+        **{name: Path(value) if name in ("proc", "sys", "kernel_log") else value for name, value in options.items()},
     )
 
 
@@ -34,8 +36,20 @@ def run(statement: str) -> None:
     exec(statement, {"pynvml": pynvml})
 
 
+def rest(_: None) -> dict[str, Any]:
+    held = list(probe.rest())
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    return {"held": held, "mapped": [line for line in maps if "nvidia" in line]}
+
+
+def leave_alone(uuids: list[str]) -> None:
+    left_alone.clear()
+    left_alone.update(uuids)
+
+
+COMMANDS = {"begin": begin, "read": read, "run": run, "rest": rest, "leave_alone": leave_alone}
 for line in sys.stdin:
     ((command, argument),) = json.loads(line).items()
-    answer = {"begin": begin, "read": read, "run": run}[command](argument)
+    answer = COMMANDS[command](argument)
     sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()

@@ -231,6 +231,7 @@ def test_the_inventory_says_once_what_the_gpu_is(machine):
         "clock_memory_maximum_hertz": 3_202_000_000,
         "clock_graphics_maximum_hertz": 1_980_000_000,
         "clock_video_maximum_hertz": 1_545_000_000,
+        "clock_event_reasons_supported_bitmask": 0x1FF,
         "pcie_link_maximum_generation": 5,
         "pcie_link_maximum_width_lanes": 16,
     }
