@@ -1,23 +1,22 @@
-"""What a GPU is: the columns of its `inventory`, and beside them its links, its neighbours and its MIG devices.
+"""What a GPU is: its `inventory`.
 
 Read every minute and written when it differs from what was written last.
 """
 
+import ctypes
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import pynvml
 
 from collector.capabilities import word
-from collector.nvml import Absent, Handle, Nvml
+from collector.gpu_fabric import Fabric, fabric_ways
+from collector.gpu_listing import Listed
+from collector.gpu_surroundings import surroundings
+from collector.nvml import Absent, Call, Handle, Nvml
 from store.events import INVENTORY, AbsenceReason
 
 _MEGA = 1_000_000
-_CPU_WORD_BITS = 64
-_CPU_WORDS = 16  # 1,024 CPUs
-_LINKS_MAX = 18
 _ARCHITECTURES: Mapping[int, str] = {
     2: "Kepler",
     3: "Maxwell",
@@ -31,84 +30,27 @@ _ARCHITECTURES: Mapping[int, str] = {
     13: "Rubin",
 }
 _COMPUTE_MODES: Mapping[int, str] = {0: "default", 2: "prohibited", 3: "exclusive_process"}
-_ANCESTORS: Mapping[int, str] = {
-    0: "same_board",
-    10: "one_pcie_switch",
-    20: "several_pcie_switches",
-    30: "host_bridge",
-    40: "numa_node",
-    50: "system",
+_BRANDS: Mapping[int, str] = {
+    1: "Quadro",
+    2: "Tesla",
+    3: "NVS",
+    4: "GRID",
+    5: "GeForce",
+    6: "Titan",
+    7: "NVIDIA vApps",
+    8: "NVIDIA vPC",
+    9: "NVIDIA vCS",
+    10: "NVIDIA vWS",
+    11: "NVIDIA Cloud Gaming",
+    12: "Quadro RTX",
+    13: "NVIDIA RTX",
+    14: "NVIDIA",
+    15: "GeForce RTX",
+    16: "Titan RTX",
+    18: "NVIDIA vGameDev",
 }
-"""nvmlGpuTopologyLevel_t: the nearest thing that two GPUs have in common."""
-_REMOTE_TYPES: Mapping[int, str] = {0: "gpu", 1: "ibm_npu", 2: "nvswitch"}
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """A GPU or MIG device as the driver lists it.
-
-    Args:
-        uuid: Its identity.
-        index: NVML's index of the GPU.
-        handle: What it is asked by.
-        pci_bus_id: PCI address of the GPU; None where the driver does not tell.
-        parent: Of a MIG device, the GPU that it is a part of.
-        gpu_instance_id: Of a MIG device, which GPU instance.
-        compute_instance_id: Of a MIG device, which compute instance of it.
-    """
-
-    uuid: str
-    index: int
-    handle: Handle
-    pci_bus_id: str | None
-    parent: "Listed | None" = None
-    gpu_instance_id: int | None = None
-    compute_instance_id: int | None = None
-
-
-def listed(nvml: Nvml) -> list[Listed]:
-    """Each GPU that the driver lists and that says who it is, and after it its MIG devices.
-
-    Raises:
-        Absent: The driver does not list its GPUs, with the reason.
-        DriverAway: It is gone.
-    """
-    found: list[Listed] = []
-    for index in range(nvml.ask("nvmlDeviceGetCount")):
-        try:
-            handle = nvml.ask("nvmlDeviceGetHandleByIndex", index)
-            gpu = Listed(nvml.ask("nvmlDeviceGetUUID", handle), index, handle, _pci_bus_id(nvml, handle))
-        except Absent:
-            continue  # listed but lost: it counts as gone, the others go on
-        found += [gpu, *_mig_devices(nvml, gpu)]
-    return found
-
-
-def _mig_devices(nvml: Nvml, gpu: Listed) -> list[Listed]:
-    try:
-        is_enabled = nvml.ask("nvmlDeviceGetMigMode", gpu.handle)[0] == pynvml.NVML_DEVICE_MIG_ENABLE
-        count = nvml.ask("nvmlDeviceGetMaxMigDeviceCount", gpu.handle) if is_enabled else 0
-    except Absent:
-        return []
-    found = []
-    for number in range(count):
-        with suppress(Absent):  # the numbers have gaps
-            handle = nvml.ask("nvmlDeviceGetMigDeviceHandleByIndex", gpu.handle, number)
-            instances = (
-                nvml.ask("nvmlDeviceGetGpuInstanceId", handle),
-                nvml.ask("nvmlDeviceGetComputeInstanceId", handle),
-            )
-            uuid = nvml.ask("nvmlDeviceGetUUID", handle)
-            found.append(Listed(uuid, gpu.index, handle, gpu.pci_bus_id, gpu, *instances))
-    return found
-
-
-def _pci_bus_id(nvml: Nvml, device: Handle) -> str | None:
-    try:
-        bus_id: str = nvml.ask("nvmlDeviceGetPciInfo", device).busId
-    except Absent:
-        return None
-    return bus_id.upper()
+_VIRTUALIZATION: Mapping[int, str] = {0: "none", 1: "passthrough", 2: "vgpu", 3: "host_vgpu", 4: "host_vsga"}
+_ADDRESSING: Mapping[int, str] = {0: "none", 1: "hmm", 2: "ats"}
 
 
 def described(
@@ -135,7 +77,7 @@ def described(
     known = {column: measured[column] for column in _FROM_THE_ROW if column in measured}
     if known.get("memory_kind") == "unified":
         known.pop("memory_total_bytes", None)  # it is the host's
-    attributes = _attributes(nvml, device, everything)
+    attributes = surroundings(nvml, device, everything)
     identity = {
         "subject": "gpu" if device.parent is None else "mig",
         "source": "nvml",
@@ -146,16 +88,68 @@ def described(
     return {column: value for column, value in told.items() if value is not None}, failed
 
 
-def _told(read: Callable[[Nvml, Handle], Any], nvml: Nvml, device: Handle) -> Any:
-    """What `read` gives, or the `AbsenceReason` why it gives nothing."""
-    try:
-        return read(nvml, device)
-    except Absent as absent:
-        return absent.reason
-
-
-def _asked(name: str, *arguments: Any, scaled: Callable[[Any], Any] = lambda value: value) -> Callable[..., Any]:
+def _asked(
+    name: str | tuple[str, ...], *arguments: Any, scaled: Callable[[Any], Any] = lambda value: value
+) -> Callable[..., Any]:
     return lambda nvml, device: scaled(nvml.ask(name, device, *arguments))
+
+
+def _words(name: str, count: int = 1) -> Callable[[Nvml, Handle], Sequence[int]]:
+    """What a call gives by so many pointers to 32-bit words; pynvml's wrapper of it differs from version to version."""
+
+    def read(_: Nvml, device: Handle) -> Sequence[int]:
+        told = [ctypes.c_uint() for _ in range(count)]
+        Call(name, device, *map(ctypes.byref, told))()
+        return [one.value for one in told]
+
+    return read
+
+
+def _flags(name: str, count: int = 1) -> Callable[[Nvml, Handle], Sequence[int]]:
+    """The same of structures of a version, 1, and a word; an older pynvml has none of them."""
+
+    def read(_: Nvml, device: Handle) -> Sequence[int]:
+        told = [(ctypes.c_uint * 2)(8 | 1 << 24) for _ in range(count)]
+        Call(name, device, *map(ctypes.byref, told))()
+        return [word for _, word in told]
+
+    return read
+
+
+def _first(
+    read: Callable[[Nvml, Handle], Sequence[int]], scaled: Callable[[int], Any]
+) -> Callable[[Nvml, Handle], Any]:
+    return lambda nvml, device: scaled(read(nvml, device)[0])
+
+
+def _gsp_firmware_version(_: Nvml, device: Handle) -> str:
+    text = ctypes.create_string_buffer(pynvml.NVML_GSP_FIRMWARE_VERSION_BUF_SIZE)
+    Call("nvmlDeviceGetGspFirmwareVersion", device, text)()
+    return text.value.decode(errors="replace")
+
+
+def _pci_id(number: int) -> str:
+    """Vendor and device as lspci writes them; NVML has the device in the upper half."""
+    return f"{number & 0xFFFF:04x}:{number >> 16:04x}"
+
+
+def _vgpu_licensed(nvml: Nvml, device: Handle) -> bool:
+    """In a guest: whether one of the features that need a licence has it."""
+    told = nvml.ask("nvmlDeviceGetGridLicensableFeatures_v4", device)
+    if not told.isGridLicenseSupported:
+        raise Absent(AbsenceReason.NOT_SUPPORTED, pynvml.NVML_ERROR_NOT_SUPPORTED)
+    return any(feature.featureState for feature in told.gridLicensableFeatures[: told.licensableFeaturesCount])
+
+
+def _fabric(_: Nvml, device: Handle) -> Fabric:
+    *newer, oldest = (ask for _, ask in fabric_ways(device))
+    for ask in newer:
+        try:
+            return ask()
+        except Absent as absent:
+            if absent.reason is not AbsenceReason.NOT_SUPPORTED:
+                raise
+    return oldest()
 
 
 def _cuda_version(nvml: Nvml, _: Handle) -> str:
@@ -181,12 +175,29 @@ _MIG: Mapping[str, Callable[[Nvml, Handle], Any]] = {"name": _asked("nvmlDeviceG
 _GPU: Mapping[str, Callable[[Nvml, Handle], Any]] = {
     "name": _asked("nvmlDeviceGetName"),
     "serial": _asked("nvmlDeviceGetSerial"),
+    "brand": _asked("nvmlDeviceGetBrand", scaled=_BRANDS.get),
+    "board_part_number": _asked("nvmlDeviceGetBoardPartNumber"),
+    "module_id": _first(_words("nvmlDeviceGetModuleId"), int),
+    "pci_device_id": _asked("nvmlDeviceGetPciInfo", scaled=lambda pci: _pci_id(pci.pciDeviceId)),
+    "pci_subsystem_id": _asked("nvmlDeviceGetPciInfo", scaled=lambda pci: _pci_id(pci.pciSubSystemId)),
     "architecture": _asked("nvmlDeviceGetArchitecture", scaled=_ARCHITECTURES.get),
     "compute_capability": _asked("nvmlDeviceGetCudaComputeCapability", scaled=lambda pair: ".".join(map(str, pair))),
     "vbios_version": _asked("nvmlDeviceGetVbiosVersion"),
     **_SYSTEM,
     "mig_enabled": _asked("nvmlDeviceGetMigMode", scaled=lambda modes: bool(modes[0])),
+    "mig_pending_enabled": _asked("nvmlDeviceGetMigMode", scaled=lambda modes: bool(modes[1])),
     "ecc_enabled": _asked("nvmlDeviceGetEccMode", scaled=lambda modes: bool(modes[0])),
+    "ecc_pending_enabled": _asked("nvmlDeviceGetEccMode", scaled=lambda modes: bool(modes[1])),
+    "accounting_enabled": _asked("nvmlDeviceGetAccountingMode", scaled=bool),
+    "display_attached": _asked("nvmlDeviceGetDisplayMode", scaled=bool),
+    "display_active": _asked("nvmlDeviceGetDisplayActive", scaled=bool),
+    "dram_encryption_enabled": _first(_flags("nvmlDeviceGetDramEncryptionMode", 2), bool),
+    "addressing_mode": _first(_flags("nvmlDeviceGetAddressingMode"), _ADDRESSING.get),
+    "c2c_enabled": _first(_words("nvmlDeviceGetC2cModeInfoV"), bool),
+    "virtualization_mode": _asked("nvmlDeviceGetVirtualizationMode", scaled=_VIRTUALIZATION.get),
+    "vgpu_licensed": _vgpu_licensed,
+    "fabric_clique_id": lambda nvml, device: _fabric(nvml, device).clique_id,
+    "fabric_cluster_uuid": lambda nvml, device: _fabric(nvml, device).cluster_uuid,
     "persistence_enabled": _asked("nvmlDeviceGetPersistenceMode", scaled=bool),
     "compute_mode": _asked("nvmlDeviceGetComputeMode", scaled=_COMPUTE_MODES.get),
     "power_limit_default_watts": _asked("nvmlDeviceGetPowerManagementDefaultLimit", scaled=_watts),
@@ -198,105 +209,18 @@ _GPU: Mapping[str, Callable[[Nvml, Handle], Any]] = {
     ),
     "clock_sm_maximum_hertz": _asked("nvmlDeviceGetMaxClockInfo", pynvml.NVML_CLOCK_SM, scaled=_hertz),
     "clock_memory_maximum_hertz": _asked("nvmlDeviceGetMaxClockInfo", pynvml.NVML_CLOCK_MEM, scaled=_hertz),
+    "clock_graphics_maximum_hertz": _asked("nvmlDeviceGetMaxClockInfo", pynvml.NVML_CLOCK_GRAPHICS, scaled=_hertz),
+    "clock_video_maximum_hertz": _asked("nvmlDeviceGetMaxClockInfo", pynvml.NVML_CLOCK_VIDEO, scaled=_hertz),
+    "clock_application_graphics_hertz": _asked(
+        "nvmlDeviceGetApplicationsClock", pynvml.NVML_CLOCK_GRAPHICS, scaled=_hertz
+    ),
+    "clock_application_memory_hertz": _asked("nvmlDeviceGetApplicationsClock", pynvml.NVML_CLOCK_MEM, scaled=_hertz),
+    "clock_event_reasons_supported_bitmask": _asked(
+        ("nvmlDeviceGetSupportedClocksEventReasons", "nvmlDeviceGetSupportedClocksThrottleReasons")
+    ),
     "pcie_link_maximum_generation": _asked("nvmlDeviceGetMaxPcieLinkGeneration"),
     "pcie_link_maximum_width_lanes": _asked("nvmlDeviceGetMaxPcieLinkWidth"),
-    "gsp_firmware_version": _asked("nvmlDeviceGetGspFirmwareVersion"),
+    "gsp_firmware_version": _gsp_firmware_version,
+    "gsp_enabled": _first(_words("nvmlDeviceGetGspFirmwareMode", 2), bool),
     "inforom_version": _asked("nvmlDeviceGetInforomImageVersion"),
 }
-
-
-def _attributes(nvml: Nvml, device: Listed, everything: Sequence[Listed]) -> dict[str, Any]:
-    if device.parent is not None:
-        return {
-            "parent_gpu_uuid": device.parent.uuid,
-            "mig_gpu_instance_id": device.gpu_instance_id,
-            "mig_compute_instance_id": device.compute_instance_id,
-            **_slices(nvml, device.handle),
-        }
-    parts = {
-        "cores_count": _told(_asked("nvmlDeviceGetNumGpuCores"), nvml, device.handle),
-        "numa_node": _told(_asked("nvmlDeviceGetNumaNodeId"), nvml, device.handle),
-        "cpu_affinity": _told(_cpu_affinity, nvml, device.handle),
-        "nearest_common": _neighbours(nvml, device, everything),
-        "nvlinks": _links(nvml, device.handle),
-        "mig_devices": [one.uuid for one in everything if one.parent is device],
-    }
-    return {name: part for name, part in parts.items() if part not in ({}, []) and not isinstance(part, AbsenceReason)}
-
-
-def _slices(nvml: Nvml, device: Handle) -> dict[str, int]:
-    try:
-        told = nvml.ask("nvmlDeviceGetAttributes_v2", device)
-    except Absent:
-        return {}
-    return {
-        "multiprocessor_count": told.multiprocessorCount,
-        "gpu_instance_slice_count": told.gpuInstanceSliceCount,
-        "compute_instance_slice_count": told.computeInstanceSliceCount,
-        "copy_engine_count": told.sharedCopyEngineCount,
-        "decoder_count": told.sharedDecoderCount,
-        "encoder_count": told.sharedEncoderCount,
-    }
-
-
-def _cpu_affinity(nvml: Nvml, device: Handle) -> str | AbsenceReason:
-    """The CPUs that are near, as Linux writes a list of them: 0-15,64-79."""
-    words = nvml.ask("nvmlDeviceGetCpuAffinity", device, _CPU_WORDS)
-    cpus = [
-        number * _CPU_WORD_BITS + bit
-        for number, word in enumerate(words)
-        for bit in range(_CPU_WORD_BITS)
-        if word >> bit & 1
-    ]
-    return _ranges(cpus) or AbsenceReason.NO_DATA
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    ranges: list[list[int]] = []
-    for number in numbers:
-        if ranges and ranges[-1][-1] == number - 1:
-            ranges[-1][1:] = [number]
-        else:
-            ranges.append([number])
-    return ",".join("-".join(map(str, one)) for one in ranges)
-
-
-def _neighbours(nvml: Nvml, device: Listed, everything: Sequence[Listed]) -> dict[str, str]:
-    """What each other GPU has in common with it, by UUID."""
-    near: dict[str, str] = {}
-    for other in everything:
-        if other.parent is None and other is not device:
-            with suppress(Absent):
-                level = nvml.ask("nvmlDeviceGetTopologyCommonAncestor", device.handle, other.handle)
-                near[other.uuid] = _ANCESTORS.get(level, str(level))
-    return near
-
-
-def _links(nvml: Nvml, device: Handle) -> list[dict[str, Any]]:
-    """Number, state, version and far end of each NVLink."""
-    links = []
-    for number in range(_LINKS_MAX):
-        try:
-            is_active = nvml.ask("nvmlDeviceGetNvLinkState", device, number) == pynvml.NVML_FEATURE_ENABLED
-        except Absent as absent:
-            if absent.code != pynvml.NVML_ERROR_INVALID_ARGUMENT:
-                break  # no NVLink at all
-            continue
-        link = {"link": number, "is_active": is_active, **(_far_end(nvml, device, number) if is_active else {})}
-        links.append(link)
-    return links
-
-
-def _far_end(nvml: Nvml, device: Handle, link: int) -> dict[str, Any]:
-    told = {
-        "version": _told(_asked("nvmlDeviceGetNvLinkVersion", link), nvml, device),
-        "remote_pci_bus_id": _told(
-            _asked("nvmlDeviceGetNvLinkRemotePciInfo", link, scaled=lambda pci: pci.busId), nvml, device
-        ),
-        "remote_type": _told(
-            _asked("nvmlDeviceGetNvLinkRemoteDeviceType", link, scaled=lambda kind: _REMOTE_TYPES.get(kind, "other")),
-            nvml,
-            device,
-        ),
-    }
-    return {name: value for name, value in told.items() if not isinstance(value, AbsenceReason)}

@@ -14,7 +14,7 @@ from typing import Any
 
 import pynvml
 
-from collector.gpu_description import Listed
+from collector.gpu_listing import Listed
 from collector.kernel_log import KernelLog, KernelXid, XidLog
 from collector.nvml import Absent, DriverAway, Nvml, address
 from store.events import Event

@@ -23,9 +23,11 @@ import pynvml
 from collector.capabilities import statuses
 from collector.clock import SystemClock
 from collector.driver_files import LIBRARY_NAME
-from collector.gpu_description import Listed, described, listed
+from collector.gpu_calls import Reading
+from collector.gpu_description import described
+from collector.gpu_listing import Listed, listed
 from collector.gpu_processes import ProcessLists
-from collector.gpu_readings import Reading, gpu_readings, mig_readings, substitutes
+from collector.gpu_readings import gpu_readings, mig_readings, substitutes
 from collector.nvml import Absent, DriverAway, Nvml
 from collector.probe import Row
 
