@@ -19,19 +19,19 @@ from starlette.routing import Route
 
 from collector.clock import Clock, Now, SystemClock
 from collector.demo import DemoProbe
-from collector.devices import DeviceProbe
-from collector.driver_library import LIBRARY
 from collector.exposition import LiveCollector, expose
-from collector.gpu import GpuProbe
+from collector.gpu.driver_library import LIBRARY
+from collector.gpu.probe import GpuProbe
 from collector.guarded import GuardedProbe
-from collector.host import HostProbe
+from collector.host.devices import DeviceProbe
+from collector.host.probe import HostProbe
+from collector.host.sensors import read_sensors
 from collector.listening import bound_socket
 from collector.pausing import PausableProbe
 from collector.probe import Condition, Probe
+from collector.recordings.replay import ReplayProbe
 from collector.renewing import Renewal, become_anew
-from collector.replay import ReplayProbe
 from collector.sampler import Sampler
-from collector.sensors import read_sensors
 from store.events import stale_after_s
 from store.ledger import CollectorLock, Ledger
 

@@ -27,7 +27,7 @@ def test_what_a_peer_records_we_record_or_say_why_not():
 
 def test_every_key_of_the_attributes_is_one_that_the_collector_writes():
     keys = {pattern.partition(":")[2] for row in ROWS for pattern in row.ours.split() if ":" in pattern}
-    written = (ROOT / "collector/gpu_surroundings.py").read_text()
+    written = (ROOT / "collector/gpu/surroundings.py").read_text()
     assert [key for key in sorted(keys) if f'"{key}"' not in written] == []
 
 

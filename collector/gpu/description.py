@@ -9,11 +9,11 @@ from typing import Any
 
 import pynvml
 
-from collector.capabilities import word
-from collector.gpu_fabric import Fabric, fabric_ways
-from collector.gpu_listing import Listed
-from collector.gpu_surroundings import surroundings
-from collector.nvml import Absent, Call, Handle, Nvml
+from collector.gpu.capabilities import word
+from collector.gpu.fabric import Fabric, fabric_ways
+from collector.gpu.listing import Listed
+from collector.gpu.nvml import Absent, Call, Handle, Nvml
+from collector.gpu.surroundings import surroundings
 from store.events import INVENTORY, AbsenceReason
 
 _MEGA = 1_000_000

@@ -6,22 +6,22 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from collector.attribution import Attributor
-from collector.capabilities import Capability, statuses
 from collector.clock import Now
-from collector.driver_library import held_files
-from collector.gpu_calls import Reading
-from collector.gpu_description import described
-from collector.gpu_events import GpuEvents
-from collector.gpu_links import GpuLinks
-from collector.gpu_listing import Listed, listed
-from collector.gpu_processes import GpuProcesses
-from collector.gpu_readings import CADENCES_S, EPOCH_COUNTERS, gpu_readings, mig_readings, substitutes
-from collector.gpu_throttling import Throttling
-from collector.kernel_log import KernelLog
-from collector.nvml import Absent, DriverAway, LibraryKept, Nvml, address
+from collector.gpu.attribution import Attributor
+from collector.gpu.calls import Reading
+from collector.gpu.capabilities import Capability, statuses
+from collector.gpu.description import described
+from collector.gpu.driver_library import held_files
+from collector.gpu.events import GpuEvents
+from collector.gpu.kernel_log import KernelLog
+from collector.gpu.links import GpuLinks
+from collector.gpu.listing import Listed, listed
+from collector.gpu.nvml import Absent, DriverAway, LibraryKept, Nvml, address
+from collector.gpu.processes import GpuProcesses
+from collector.gpu.readings import CADENCES_S, EPOCH_COUNTERS, gpu_readings, mig_readings, substitutes
+from collector.gpu.runtime_power import RuntimePower
+from collector.gpu.throttling import Throttling
 from collector.probe import Condition, CounterEpoch, Row, Turn
-from collector.runtime_power import RuntimePower
 from store.events import COLD_SECONDS, GPU_SAMPLE, WARM_SECONDS, AbsenceReason, Event
 
 RETRY_DRIVER_S = 60.0  # a driver that is not there costs a failed dlopen each time: rarely enough to be free

@@ -9,9 +9,9 @@ import pynvml
 
 from collector import proc
 from collector.clock import Now
-from collector.gpu_calls import Reading, filled
-from collector.gpu_processes import ProcessLists
-from collector.nvml import Absent, Call, Handle, absence_reason, plain, refuse
+from collector.gpu.calls import Reading, filled
+from collector.gpu.nvml import Absent, Call, Handle, absence_reason, plain, refuse
+from collector.gpu.processes import ProcessLists
 from collector.probe import Answers
 from store.events import AbsenceReason
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pynvml
 
-from collector.capabilities import RETRY_LAST_S, Capability, Ways
 from collector.clock import Now
-from collector.gpu_calls import MEGA, Reading, kibi, unscaled
-from collector.nvml import Absent, Call, FieldBatch, Handle, plain, refuse
+from collector.gpu.calls import MEGA, Reading, kibi, unscaled
+from collector.gpu.capabilities import RETRY_LAST_S, Capability, Ways
+from collector.gpu.nvml import Absent, Call, FieldBatch, Handle, plain, refuse
 from collector.probe import Answers, CounterEpoch, Row
 from store.events import NVLINK_SAMPLE, AbsenceReason, Event
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pynvml
 
-from collector.gpu_activity import DriverSamples, Gpm
-from collector.gpu_calls import (
+from collector.gpu.activity import DriverSamples, Gpm
+from collector.gpu.calls import (
     FieldReading,
     Fields,
     Reading,
@@ -32,10 +32,10 @@ from collector.gpu_calls import (
     unscaled,
     versioned,
 )
-from collector.gpu_health import health_readings, health_substitutes
-from collector.gpu_links import link_sums
-from collector.gpu_memory import MemoryReading, protected_memory
-from collector.nvml import ALL_LINKS, Call, Handle
+from collector.gpu.health import health_readings, health_substitutes
+from collector.gpu.links import link_sums
+from collector.gpu.memory import MemoryReading, protected_memory
+from collector.gpu.nvml import ALL_LINKS, Call, Handle
 from collector.probe import Answers
 from store.events import COLD_SECONDS, WARM_SECONDS, AbsenceReason
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pynvml
 
-from collector.nvml import Absent, Call, Handle, absence_reason, numbers, refuse
+from collector.gpu.nvml import Absent, Call, Handle, absence_reason, numbers, refuse
 from collector.probe import Answers
 from store.events import AbsenceReason
 
@@ -72,7 +72,7 @@ class DriverSamples:
         """The values, on the vendor's scale; none the first time, when the buffer tells of before the recording.
 
         Raises:
-            Absent, DriverAway: As `collector.nvml.Call`.
+            Absent, DriverAway: As `collector.gpu.nvml.Call`.
         """
         told, seen_us = self._told(), self._since_us.value
         # The buffer may hold placeholders of time 0, entries out of order, and ones that were told before.
@@ -138,7 +138,7 @@ class Gpm:
         """Since the tick before, by column: shares of time or of the most possible, 0 to 1, and bytes per second.
 
         Raises:
-            Absent, DriverAway: As `collector.nvml.Call`.
+            Absent, DriverAway: As `collector.gpu.nvml.Call`.
         """
         # Not waited for: whoever holds it in another thread hangs in the driver.
         if not _GPM_LOCK.acquire(blocking=False):

@@ -8,10 +8,10 @@ from typing import Any
 
 import pynvml
 
-from collector.attribution import Attributor
-from collector.capabilities import Capability, Ways
 from collector.clock import Now
-from collector.nvml import Absent, Call, Handle, refuse
+from collector.gpu.attribution import Attributor
+from collector.gpu.capabilities import Capability, Ways
+from collector.gpu.nvml import Absent, Call, Handle, refuse
 from collector.probe import Row
 from store.events import AbsenceReason, Event
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pynvml
 
-from collector.nvml import Absent, Call, Handle
+from collector.gpu.nvml import Absent, Call, Handle
 from store.events import AbsenceReason
 
 _COMPLETED = 3  # NVML_GPU_FABRIC_STATE_COMPLETED

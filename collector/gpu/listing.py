@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pynvml
 
-from collector.nvml import Absent, Handle, Nvml
+from collector.gpu.nvml import Absent, Handle, Nvml
 
 
 @dataclass(frozen=True, slots=True)

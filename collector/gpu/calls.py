@@ -7,9 +7,9 @@ import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from collector.capabilities import Capability, Ways
 from collector.clock import Now
-from collector.nvml import ALL_LINKS, Absent, Call, FieldBatch, Handle, plain
+from collector.gpu.capabilities import Capability, Ways
+from collector.gpu.nvml import ALL_LINKS, Absent, Call, FieldBatch, Handle, plain
 from collector.probe import Answers
 from store.events import GPU_SAMPLE, AbsenceReason
 

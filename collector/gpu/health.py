@@ -6,7 +6,7 @@ from typing import Any
 
 import pynvml
 
-from collector.gpu_calls import (
+from collector.gpu.calls import (
     FieldReading,
     Fields,
     Reading,
@@ -19,8 +19,8 @@ from collector.gpu_calls import (
     unscaled,
     versioned,
 )
-from collector.gpu_fabric import Fabric, fabric_ways
-from collector.nvml import Handle, plain
+from collector.gpu.fabric import Fabric, fabric_ways
+from collector.gpu.nvml import Handle, plain
 from collector.probe import Answers
 from store.events import AbsenceReason
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from collector.gpu_listing import Listed
-from collector.nvml import Absent, Call, Handle, Nvml
+from collector.gpu.listing import Listed
+from collector.gpu.nvml import Absent, Call, Handle, Nvml
 from store.events import AbsenceReason
 
 _CPU_WORD_BITS = 64
