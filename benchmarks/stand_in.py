@@ -55,6 +55,11 @@ def machine(folder: Path, gpus: int, processes: int) -> Iterator[dict[str, str]]
         pids = [int(word) for word in sleepers.stdout.readline().split()]
         path = folder / "machine.scenario"
         path.write_text(scenario(gpus, pids))
-        yield {**os.environ, "LD_LIBRARY_PATH": str(library.parent), "FAKE_NVML_SCENARIO": str(path)}
+        stand_in = {
+            "LD_LIBRARY_PATH": str(library.parent),
+            "FAKE_NVML_SCENARIO": str(path),
+            "FAKE_NVML_POLL_MS": "1000",  # a driver does not poll while it is waited for
+        }
+        yield {**os.environ, **stand_in}
     finally:
         sleepers.communicate()

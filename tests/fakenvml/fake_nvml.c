@@ -7,6 +7,8 @@
  * machine is two idle H200.  A line that makes no sense is told on stderr and every call returns UNKNOWN (999) until
  * the file is right: a typo must not look like a quiet machine.
  *
+ * FAKE_NVML_POLL_MS says how often a wait for events looks, 10 where it is not set.
+ *
  *   # a comment; values are decimal or 0x hex; quotes hold blanks together; after a keyword, settings in any order
  *   driver 580.95.05
  *   cuda 13000
