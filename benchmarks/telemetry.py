@@ -1,4 +1,4 @@
-"""Realistic telemetry from a seed: what a busy machine's `gpu_sample` rows look like, for whoever measures size and speed.
+"""Realistic telemetry from a seed: `gpu_sample` rows of a busy machine, for whoever measures size and speed.
 
     python benchmarks/telemetry.py --days 7             # what it makes, and its entropy
 
@@ -193,7 +193,9 @@ def _record_batch(shape: Shape, first_tick: int, piece: Columns) -> pa.RecordBat
         **{name: values.ravel() for name, values in piece.items()},
     }
     schema = arrow_schema(KINDS["gpu_sample"])
-    arrays = [_array(given[field.name], field.type) if field.name in given else pa.nulls(rows, field.type) for field in schema]  # fmt: skip
+    arrays = [
+        _array(given[field.name], field.type) if field.name in given else pa.nulls(rows, field.type) for field in schema
+    ]
     return pa.record_batch(arrays, schema=schema)
 
 

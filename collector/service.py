@@ -28,6 +28,7 @@ from collector.sampler import Sampler
 from collector.sensors import read_sensors
 from store.events import stale_after_s
 from store.ledger import CollectorLock, Ledger
+from store.upkeep_settings import UpkeepSettings
 
 logger = logging.getLogger(__name__)
 
@@ -47,18 +48,21 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True):
     demo_seed: int
     log_level: str
     version: str
+    upkeep: UpkeepSettings = UpkeepSettings()
 
 
 class Sealer:
-    """Starts the sealing child when it is due, one at a time, and reaps it.
+    """Starts the child that seals, compacts and retains when it is due, one at a time, and reaps it.
 
     Args:
         folder: The ledger's folder.
         interval_s: Time between two sealings.
+        upkeep: What the child is told.
     """
 
-    def __init__(self, folder: Path, interval_s: float) -> None:
-        self._command = [sys.executable, "-P", "-m", "store.sealing", str(folder)]
+    def __init__(self, folder: Path, interval_s: float, upkeep: UpkeepSettings) -> None:
+        told = msgspec.json.encode(upkeep).decode()
+        self._command = [sys.executable, "-P", "-m", "store.upkeep", str(folder), "--settings", told]
         self._interval_s = interval_s
         self._started_s: float | None = None
         self._child: subprocess.Popen[bytes] | None = None
@@ -74,7 +78,9 @@ class Sealer:
                 self._child.kill()
             return
         if self._child and self._child.returncode:
-            logger.error("sealing failed with exit code %d; the tail is kept and tried again", self._child.returncode)
+            logger.error(
+                "sealing failed with exit code %d; nothing is lost, and it is tried again", self._child.returncode
+            )
         self._child = None
         if running_s >= self._interval_s:
             self._started_s = now.monotonic_s
@@ -167,7 +173,7 @@ def run(settings: CollectorSettings) -> int:
     listener = bound_socket(settings.host, settings.port, "collector.port")
     ledger = Ledger(folder)
     lock = CollectorLock(folder)
-    sealer = Sealer(folder, settings.seal_interval_s)
+    sealer = Sealer(folder, settings.seal_interval_s, settings.upkeep)
     sampler = Sampler(
         ledger=ledger,
         probes=_probes(settings, folder),

@@ -339,6 +339,95 @@ def seal(data: Data = None, config: Config = None) -> None:
 
 
 @app.command()
+def compact(
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also what is not due: one file a kind and day is left.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be merged.")] = False,
+    data: Data = None,
+    config: Config = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    parquet: ParquetFile = None,
+) -> None:
+    """Merge small segments into larger ones now, instead of at the collector's next turn."""
+    from gpuledger.care import MERGE_COLUMNS, MERGED_COLUMNS, compact_now, compactable
+    from gpuledger.output import rows_answer
+    from gpuledger.up import upkeep_settings
+
+    settings = _settings(config, data=data)
+    folder = settings.data.absolute()
+    rows, note = (
+        compactable(folder, everything=everything)
+        if dry_run
+        else compact_now(folder, upkeep_settings(settings), everything=everything)
+    )
+    columns = MERGE_COLUMNS if dry_run else MERGED_COLUMNS
+    _emit(rows_answer(rows, columns=columns, note=note), _choice(as_json, as_csv, parquet))
+
+
+@app.command()
+def retain(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would go, and why.")] = False,
+    data: Data = None,
+    config: Config = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    parquet: ParquetFile = None,
+) -> None:
+    """Remove what is too old or too much by the settings, instead of at the collector's next turn."""
+    from gpuledger.care import REMOVAL_COLUMNS, retain_now
+    from gpuledger.output import rows_answer
+    from gpuledger.up import upkeep_settings
+
+    settings = _settings(config, data=data)
+    rows, note = retain_now(settings.data.absolute(), upkeep_settings(settings), dry_run=dry_run)
+    _emit(rows_answer(rows, columns=REMOVAL_COLUMNS, note=note), _choice(as_json, as_csv, parquet))
+
+
+@app.command()
+def hold(
+    window: Annotated[
+        str | None,
+        typer.Option("--window", "-w", help="The window to hold; without it, list them.", show_default=False),
+    ] = None,
+    why: Annotated[str, typer.Option("--why", help="What it is held for.", show_default=False)] = "",
+    tz: Zone = None,
+    data: Data = None,
+    config: Config = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    parquet: ParquetFile = None,
+) -> None:
+    """Hold a window against retention, or list what is held."""
+    from gpuledger.care import HOLD_COLUMNS, held_windows, hold_window
+    from gpuledger.output import rows_answer, window_words
+
+    settings = _settings(config, data=data)
+    folder = settings.data.absolute()
+    if window is None:
+        rows = held_windows(folder)
+        answer = rows_answer(rows, columns=HOLD_COLUMNS, note=f"{len(rows)} held windows")
+        _emit(answer, _choice(as_json, as_csv, parquet))
+        return
+    span = _window(window, _time_zone(settings, tz))
+    print(f"hold {hold_window(folder, span, why).id}: {window_words(span)}")
+
+
+@app.command()
+def release(
+    number: Annotated[int, typer.Argument(help="The number that 'gpuledger hold' gave it.", metavar="HOLD")],
+    data: Data = None,
+    config: Config = None,
+) -> None:
+    """Release a held window: retention may take it again."""
+    from gpuledger.care import release_window
+
+    released = release_window(_settings(config, data=data).data.absolute(), number)
+    print(f"hold {released.id} is released{f' ({released.why})' if released.why else ''}")
+
+
+@app.command()
 def init(
     client: Annotated[str, typer.Option("--client", help="The MCP client: claude-code.")],
     scope: Annotated[str, typer.Option("--scope", help="user: for every project; project: for this folder.")] = "user",

@@ -67,6 +67,42 @@ class QuerySection(_Section):
     )
 
 
+def _own_age(kind: str, otherwise: str = "as retention.max_age_days") -> Any:
+    return Field(default=None, ge=0, description=f"Days after which events of {kind} go; 0: never. Unset: {otherwise}.")
+
+
+class RetentionSection(_Section):
+    """What is kept of what was recorded."""
+
+    max_age_days: float = Field(
+        default=400.0,
+        ge=0,
+        description="Days after which samples and requests go, so that a year ago is there; 0: never.",
+    )
+    max_size_bytes: int = Field(
+        default=20_000_000_000,
+        ge=0,
+        description="Bytes of all segments together, beyond which the oldest go; 0: no limit.",
+    )
+    min_free_bytes: int = Field(
+        default=2_000_000_000,
+        ge=0,
+        description="Free bytes on the ledger's disk, below which the oldest go; 0: no rule.",
+    )
+    free_space_keeps_days: float = Field(
+        default=7.0, ge=0, description="The newest days, which min_free_bytes leaves alone: others fill disks, too."
+    )
+    gpu_sample_max_age_days: float | None = _own_age("gpu_sample")
+    system_sample_max_age_days: float | None = _own_age("system_sample")
+    process_sample_max_age_days: float | None = _own_age("process_sample")
+    request_max_age_days: float | None = _own_age("request")
+    server_sample_max_age_days: float | None = _own_age("server_sample")
+    gpu_event_max_age_days: float | None = _own_age("gpu_event", "never")
+    inventory_max_age_days: float | None = _own_age("inventory", "never")
+    ledger_event_max_age_days: float | None = _own_age("ledger_event", "never")
+    annotation_max_age_days: float | None = _own_age("annotation", "never")
+
+
 class Settings(BaseSettings):
     """All settings. Values are read by `load_settings`, which knows where each came from."""
 
@@ -85,6 +121,7 @@ class Settings(BaseSettings):
     collector: CollectorSection = CollectorSection()
     mcp: McpSection = McpSection()
     query: QuerySection = QuerySection()
+    retention: RetentionSection = RetentionSection()
 
     @classmethod
     def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[Any, ...]:

@@ -87,16 +87,13 @@ class Ledger:
         head = self._head
         head.execute("begin immediate")
         try:
-            first_seq: int = head.execute("select next_seq from ledger").get
-            frames = encode_frames(events, first_seq=first_seq, host=self.host, boot_id=self.boot_id)
-            head.executemany(_INSERT_FRAME, (_frame_row(frame) for frame in frames))
-            head.execute("update ledger set next_seq = ?", (first_seq + len(events),))
+            seqs = insert_events(head, events, host=self.host, boot_id=self.boot_id)
             head.execute("commit")
         except BaseException:
             if head.in_transaction:
                 head.execute("rollback")
             raise
-        return range(first_seq, first_seq + len(events))
+        return seqs
 
     def close(self) -> None:
         self._head.close()
@@ -108,6 +105,15 @@ class Ledger:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def insert_events(head: apsw.Connection, events: Sequence[Event], *, host: str, boot_id: str) -> range:
+    """Add `events` to the tail within the caller's transaction, which holds the write lock already."""
+    first_seq: int = head.execute("select next_seq from ledger").get
+    frames = encode_frames(events, first_seq=first_seq, host=host, boot_id=boot_id)
+    head.executemany(_INSERT_FRAME, (_frame_row(frame) for frame in frames))
+    head.execute("update ledger set next_seq = ?", (first_seq + len(events),))
+    return range(first_seq, first_seq + len(events))
 
 
 def _frame_row(frame: Frame) -> tuple[int | str | bytes, ...]:

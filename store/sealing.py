@@ -28,10 +28,10 @@ from typing import Any
 import apsw
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from store.encodings import segment_writer
 from store.errors import GpuledgerError
-from store.events import KINDS, ColumnType, Kind
+from store.events import KINDS, Kind
 from store.files import publish_file
 from store.frames import Frame, frames_to_arrow
 from store.head import open_head
@@ -39,17 +39,8 @@ from store.ledger import frames_of_rows
 
 FOOTER_PREFIX = "gpuledger."
 SEAL_LOCK_NAME = "seal.lock"
-ZSTD_LEVEL = 3  # above 3 zstd takes twice the time for 0.6 % of the size
-_ENCODINGS: dict[ColumnType, str] = {
-    "int32": "DELTA_BINARY_PACKED",
-    "int64": "DELTA_BINARY_PACKED",
-    "decimal": "DELTA_BINARY_PACKED",
-    "time": "DELTA_BINARY_PACKED",
-    "float32": "BYTE_STREAM_SPLIT",
-    "float64": "BYTE_STREAM_SPLIT",
-}
 
-_INSERT_SEGMENT = """
+INSERT_SEGMENT = """
 insert into segment (path, kind, version, level, host, first_seq, last_seq, event_count,
                      first_observed_at_us, last_observed_at_us, size_bytes)
 values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -58,7 +49,12 @@ values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One Parquet file of sealed events, as catalogue and footer describe it; `path` is relative to the ledger."""
+    """One Parquet file of sealed events, as catalogue and footer describe it.
+
+    Args:
+        path: Relative to the ledger.
+        level: How often its events were rewritten since they were sealed: 0 as sealed, 1 an hour, 2 a day.
+    """
 
     path: str
     kind: str
@@ -88,14 +84,15 @@ def seal(folder: Path) -> SealResult:
     """
     head = open_head(folder)
     try:
-        with _seal_lock(folder) as is_ours:
-            return _seal(folder, head) if is_ours else SealResult(0, ())
+        with seal_lock(folder) as is_ours:
+            return seal_tail(folder, head) if is_ours else SealResult(0, ())
     finally:
         head.close()
 
 
 @contextmanager
-def _seal_lock(folder: Path) -> Iterator[bool]:
+def seal_lock(folder: Path) -> Iterator[bool]:
+    """The right to be the one that seals, compacts and removes; yields whether this process has it."""
     descriptor = os.open(folder / SEAL_LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -106,7 +103,8 @@ def _seal_lock(folder: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def _seal(folder: Path, head: apsw.Connection) -> SealResult:
+def seal_tail(folder: Path, head: apsw.Connection) -> SealResult:
+    """Seal, for the holder of the lock."""
     _remove_unfinished(folder, head)
     frames = frames_of_rows(head.execute("select * from frame order by first_seq").fetchall())
     if not frames:
@@ -152,14 +150,16 @@ def _describe(kind: Kind, host: str, day: date, table: pa.Table) -> Segment:
     seqs = pc.min_max(table["seq"])
     times = pc.min_max(table["observed_at"].cast(pa.int64()))
     first_seq, last_seq = seqs["min"].as_py(), seqs["max"].as_py()
-    name = f"{_file_name_part(host)}-{first_seq}-{last_seq}-0.parquet"
-    path = f"events/{kind.name}/v={kind.version}/date={day.isoformat()}/{name}"
+    folder = f"events/{kind.name}/v={kind.version}/date={day.isoformat()}"
+    path = f"{folder}/{segment_name(host, first_seq, last_seq, level=0)}"
     first_us, last_us = times["min"].as_py(), times["max"].as_py()
     return Segment(path, kind.name, kind.version, 0, host, first_seq, last_seq, table.num_rows, first_us, last_us)
 
 
-def _file_name_part(host: str) -> str:
-    return "".join(character if character.isalnum() or character in "-._" else "_" for character in host)
+def segment_name(host: str, first_seq: int, last_seq: int, *, level: int) -> str:
+    """The file name of a segment; characters of `host` that a file name should not have become `_`."""
+    safe_host = "".join(character if character.isalnum() or character in "-._" else "_" for character in host)
+    return f"{safe_host}-{first_seq}-{last_seq}-{level}.parquet"
 
 
 def _announce(head: apsw.Connection, segments: Sequence[Segment]) -> None:
@@ -168,8 +168,14 @@ def _announce(head: apsw.Connection, segments: Sequence[Segment]) -> None:
 
 
 def _write_parquet(segment: Segment, table: pa.Table, ledger_id: str, path: Path) -> None:
-    kind = KINDS[segment.kind]
-    footer = {
+    with segment_writer(path, KINDS[segment.kind], table.schema) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata(footer(segment, ledger_id))
+
+
+def footer(segment: Segment, ledger_id: str) -> dict[str, str]:
+    """What a segment's Parquet footer says of it: enough to catalogue it anew without the head."""
+    said = {
         "ledger_id": ledger_id,
         "kind": segment.kind,
         "version": segment.version,
@@ -181,21 +187,7 @@ def _write_parquet(segment: Segment, table: pa.Table, ledger_id: str, path: Path
         "first_observed_at": _iso(segment.first_observed_at_us),
         "last_observed_at": _iso(segment.last_observed_at_us),
     }
-    encodings = {column.name: _ENCODINGS[column.type] for column in kind.columns if column.type in _ENCODINGS}
-    writer = pq.ParquetWriter(
-        path,
-        table.schema,
-        compression="zstd",
-        compression_level=ZSTD_LEVEL,
-        use_dictionary=[column.name for column in kind.columns if column.name not in encodings],
-        column_encoding=encodings,
-        store_decimal_as_integer=True,
-        store_schema=False,
-        write_statistics=["seq", "observed_at"],
-    )
-    with writer:
-        writer.write_table(table)
-        writer.add_key_value_metadata({f"{FOOTER_PREFIX}{key}": str(value) for key, value in footer.items()})
+    return {f"{FOOTER_PREFIX}{key}": str(value) for key, value in said.items()}
 
 
 def _iso(time_us: int) -> str:
@@ -203,26 +195,28 @@ def _iso(time_us: int) -> str:
 
 
 def _commit(folder: Path, head: apsw.Connection, segments: Sequence[Segment], frames: Sequence[Frame]) -> None:
-    rows: list[tuple[Any, ...]] = [
-        (
-            segment.path,
-            segment.kind,
-            segment.version,
-            segment.level,
-            segment.host,
-            segment.first_seq,
-            segment.last_seq,
-            segment.event_count,
-            segment.first_observed_at_us,
-            segment.last_observed_at_us,
-            (folder / segment.path).stat().st_size,
-        )
-        for segment in segments
-    ]
+    rows = [segment_row(folder, segment) for segment in segments]
     with head:
-        head.executemany(_INSERT_SEGMENT, rows)
+        head.executemany(INSERT_SEGMENT, rows)
         head.executemany("delete from frame where first_seq = ?", [(frame.first_seq,) for frame in frames])
         head.execute("delete from unfinished_segment")
+
+
+def segment_row(folder: Path, segment: Segment) -> tuple[Any, ...]:
+    """A published segment as `INSERT_SEGMENT` takes it."""
+    return (
+        segment.path,
+        segment.kind,
+        segment.version,
+        segment.level,
+        segment.host,
+        segment.first_seq,
+        segment.last_seq,
+        segment.event_count,
+        segment.first_observed_at_us,
+        segment.last_observed_at_us,
+        (folder / segment.path).stat().st_size,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
