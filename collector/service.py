@@ -62,7 +62,7 @@ class Sealer:
 
     def __init__(self, folder: Path, interval_s: float, upkeep: UpkeepSettings) -> None:
         told = msgspec.json.encode(upkeep).decode()
-        self._command = [sys.executable, "-P", "-m", "store.upkeep", str(folder), "--settings", told]
+        self._command = [sys.executable, "-P", "-m", "store", str(folder), "--settings", told]
         self._interval_s = interval_s
         self._started_s: float | None = None
         self._child: subprocess.Popen[bytes] | None = None

@@ -1,6 +1,6 @@
 """Upkeep: what a ledger needs done to it now and then, in one short-lived process.
 
-`python -m store.upkeep FOLDER`, started by the collector every two minutes: Arrow would double the collector's memory.
+`python -m store FOLDER`, started by the collector every two minutes: Arrow would double the collector's memory.
 In this order: the tail is sealed; files whose grace is over are removed; retention takes out of the catalogue what is
 too much; what is due for compaction is merged. One process at a time does it, the one that holds `seal.lock`.
 """
@@ -125,7 +125,7 @@ def compact(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m store.upkeep", description="Seal, retain and compact a ledger.")
+    parser = argparse.ArgumentParser(prog="python -m store", description="Seal, retain and compact a ledger.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--settings", default="{}", help="A JSON object: see store.upkeep_settings.")
     given = parser.parse_args(arguments)
@@ -142,7 +142,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for problem in done.problems if done else ():
         print(problem, file=sys.stderr)  # noqa: T201 - as above
     return 1 if done and done.problems else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -89,7 +89,7 @@ def test_an_upkeep_killed_at_any_step_loses_only_what_retention_took_and_leaves_
         return shutil.copytree(template, tmp_path / f"copy-{next(numbers)}")
 
     steps = []
-    command = ["-m", "store.upkeep", "--settings", msgspec.json.encode(rules).decode()]
+    command = ["-m", "store", "--settings", msgspec.json.encode(rules).decode()]
     for step, folder, _ in killed_at_every_step(command, copy):
         steps.append(step)
         seen = count_of_each_seq(folder)
