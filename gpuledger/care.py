@@ -36,10 +36,8 @@ def compact_now(folder: Path, settings: UpkeepSettings, *, everything: bool) -> 
         LedgerHeldError: Another process seals or compacts at this moment.
         LedgerUnusableError: A merge failed; its files stay as they are.
     """
-    from store.compaction import use_system_memory
     from store.upkeep import compact
 
-    use_system_memory()
     now_us = time.time_ns() // 1000
     with _locked_head(folder) as head:
         unlink_removable(folder, head, now_us=now_us)

@@ -52,11 +52,6 @@ COLUMNS_AT_ONCE = 8
 Merge = tuple[StoredSegment, ...]
 
 
-def use_system_memory() -> None:
-    """Let Arrow give memory back at once: its own pool keeps 60 MB more at the height of a merge. For the process."""
-    pa.set_memory_pool(pa.system_memory_pool())
-
-
 def due_merges(segments: Sequence[StoredSegment], *, now_us: int, everything: bool = False) -> list[Merge]:
     """What is to be merged now; a part of it may call for more once it is done.
 

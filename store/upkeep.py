@@ -19,7 +19,7 @@ import msgspec
 import pyarrow as pa
 
 from store.catalogue import StoredSegment, removable_bytes, stored_segments, unlink_removable
-from store.compaction import Merge, due_merges, merge_segments, use_system_memory
+from store.compaction import Merge, due_merges, merge_segments
 from store.errors import GpuledgerError
 from store.head import open_head
 from store.retention import Removal, holds, note_upkeep, removals, retain
@@ -129,7 +129,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--settings", default="{}", help="A JSON object: see store.upkeep_settings.")
     given = parser.parse_args(arguments)
-    use_system_memory()
     try:
         settings = msgspec.json.decode(given.settings, type=UpkeepSettings)
         done = upkeep(given.folder, settings)
