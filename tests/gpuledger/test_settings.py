@@ -104,4 +104,4 @@ def test_every_setting_has_a_help_and_a_unit_where_it_is_a_time():
     for name, field in setting_fields():
         assert field.description, name
         if field.annotation is float:
-            assert name.endswith("_s"), name
+            assert name.endswith(("_s", "_days")), name
