@@ -4,7 +4,7 @@ What is merged: within one kind, version, host and UTC day, the files of an hour
 that is over. Of those, always the smaller ones up to the largest that is at most `RATIO` times all smaller ones
 together. So
 
-- an event is in the ordinary course written three times: sealed, with its hour, with its day;
+- an event is in the ordinary course written three or four times: sealed, with its hour, with its day;
 - what comes late (an import, a clock that was set back) is a new file beside the large one, and joins it once it is
   a quarter of it: whatever comes in whatever order, each rewriting of an event puts it into a file at least 1.25 times
   as large, which bounds how often that can happen;

@@ -1,6 +1,6 @@
 """How a segment's columns stand in Parquet: an encoding for each field, from its declaration; zstd over all.
 
-Measured in docs/decisions/0007. What is not named here is a state or a label: dictionary and run lengths.
+Measured in docs/decisions/0010. What is not named here is a state or a label: dictionary and run lengths.
 """
 
 from pathlib import Path
