@@ -7,7 +7,7 @@ its list just before has the grace to open it.
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 
 import apsw
@@ -41,7 +41,8 @@ class StoredSegment:
 
 def stored_segments(head: apsw.Connection) -> list[StoredSegment]:
     """The whole catalogue, in the order of seq."""
-    return [StoredSegment(*row) for row in head.execute("select * from segment order by first_seq, path")]
+    columns = ", ".join(one.name for one in fields(StoredSegment))
+    return [StoredSegment(*row) for row in head.execute(f"select {columns} from segment order by first_seq, path")]
 
 
 def discard(head: apsw.Connection, segments: Sequence[StoredSegment], *, removable_at_us: int) -> None:
