@@ -1,122 +1,218 @@
-"""NVIDIA GPUs through NVML: one wide row per GPU and tick, and what each GPU is."""
+"""NVIDIA GPUs through NVML: one wide row per GPU, MIG device and tick, and what each of them is."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from collector.attribution import Attributor
+from collector.capabilities import Capability, statuses
 from collector.clock import Now
-from collector.gpu_events import GpuEvents, Watched
+from collector.driver_library import held_files
+from collector.gpu_description import Listed, described, listed
+from collector.gpu_events import GpuEvents
 from collector.gpu_processes import GpuProcesses
-from collector.gpu_readings import CADENCES_S, DESCRIPTION, EPOCH_COUNTERS, SUBSTITUTES, Reading, readings
+from collector.gpu_readings import CADENCES_S, EPOCH_COUNTERS, Reading, gpu_readings, mig_readings, substitutes
+from collector.gpu_throttling import Throttling
 from collector.kernel_log import KernelLog
-from collector.nvml import Absent, DriverAway, Handle, Nvml
-from collector.probe import Answers, CounterEpoch, Row
-from store.events import WARM_SECONDS, AbsenceReason, Event
+from collector.nvml import Absent, DriverAway, LibraryKept, Nvml, address
+from collector.probe import Condition, CounterEpoch, Row, Turn
+from collector.runtime_power import RuntimePower
+from store.events import COLD_SECONDS, GPU_SAMPLE, WARM_SECONDS, AbsenceReason, Event
 
 RETRY_DRIVER_S = 60.0  # a driver that is not there costs a failed dlopen each time: rarely enough to be free
 RELIST_S = 10.0  # how soon a GPU that appears or leaves is noticed
-REPROBE_S = 600.0  # a reading that was not supported may be after a driver reload or at the end of early boot
+IDLE_S = 10.0  # of GPUs that may sleep: how long nobody uses them before they are left alone
+FALL_ASLEEP_S = 30.0  # and how long one that does not fall asleep then is still left alone
+HANGS = "a call on it hangs in the driver"
+_NEVER_ZERO = [column.name for column in GPU_SAMPLE.fields if column.is_never_zero]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
+class _Session:
+    """What belongs to one GPU or MIG device for as long as its handle is good; readings by how often they are made."""
+
+    device: Listed
+    readings: Mapping[float, Sequence[Reading]]
+    substitutes: Sequence[Reading]
+    processes: GpuProcesses | None
+    is_described: bool = False
+
+    def is_for(self, device: Listed, *, is_divided: bool) -> bool:
+        """Whether it is good for the device as it is listed now."""
+        is_same = address(device.handle) == address(self.device.handle)
+        return is_same and is_divided == (self.processes is None)
+
+    @property
+    def capabilities(self) -> Iterator[Capability]:
+        for reading in (*chain.from_iterable(self.readings.values()), *self.substitutes):
+            yield from reading.capabilities
+        if self.processes:
+            yield from self.processes.capabilities
+
+
+@dataclass(slots=True, eq=False)
 class _Gpu:
-    """What is known of one GPU from tick to tick; without a handle it is gone, and its rows go on, all NULL."""
+    """What is known of one GPU or MIG device from tick to tick; without a session it is gone, its rows all NULL."""
 
-    uuid: str
-    index: int
-    handle: Handle | None = None
+    device: Listed
+    session: _Session | None = None
     gone_because: str = ""
     is_lost: bool = False
-    is_described: bool = False
+    is_busy: bool = True
     epoch: CounterEpoch = field(default_factory=lambda: CounterEpoch(EPOCH_COUNTERS))
-    unsupported_until_s: dict[Reading, float] = field(default_factory=dict)
-    readings: Sequence[Reading] = ()
+    throttling: Throttling = field(default_factory=Throttling)
+    description: Mapping[str, Any] = field(default_factory=dict)
 
-    def answers(self, reading: Reading, nvml: Nvml, device: Handle, now: Now) -> Answers:
-        """What the reading gives, or why it gives nothing; one that is not supported is left alone for a while."""
-        if self.unsupported_until_s.get(reading, now.monotonic_s) > now.monotonic_s:
-            return dict.fromkeys(reading.columns, AbsenceReason.NOT_SUPPORTED)
-        try:
-            return reading.read(nvml, device)
-        except Absent as absent:
-            if absent.reason is AbsenceReason.NOT_SUPPORTED:
-                self.unsupported_until_s[reading] = now.monotonic_s + REPROBE_S
-            return dict.fromkeys(reading.columns, absent.reason)
-
-    def attach(self, handle: Handle, index: int, proc: Path) -> None:
-        if self.handle is None:
-            self.readings = readings(proc)  # what the last ones remember belongs to a session that is over
-        self.is_described &= self.handle is not None and self.index == index
-        self.handle, self.index = handle, index
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"gpu_uuid": self.device.uuid, "gpu_index": self.device.index}
 
     def let_go(self, why: str) -> None:
         """Forget the handle: a driver that comes back may have put something else where it points."""
-        if self.handle is not None:
-            self.handle, self.gone_because = None, why
-            self.unsupported_until_s.clear()
+        if self.session is not None:
+            self.session, self.gone_because = None, why
             self.epoch.end()
+
+    def rest(self) -> None:
+        """Forget the handle for as long as a pause lasts: the GPU is not lost, and its counters may go on."""
+        if self.session is not None:
+            self.session, self.gone_because = None, "it is not there after a pause"
+
+    def row(self, due: Collection[float], now: Now) -> Row:
+        """What it tells at this tick; nothing of one that is gone.
+
+        Raises:
+            DriverAway: The driver is gone.
+        """
+        row = Row()
+        if self.session is None:
+            return row
+        for every_s in due:
+            for reading in self.session.readings.get(every_s, ()):
+                row.put(reading.answers(now))
+        for reading in self.session.substitutes:
+            if not row.absence.keys().isdisjoint(reading.columns):
+                row.fill(reading.answers(now))
+        if 0 in map(row.values.get, _NEVER_ZERO):
+            row.put({column: AbsenceReason.SUSPECT for column in _NEVER_ZERO if row.values.get(column) == 0})
+        return row
 
 
 class GpuProbe:
-    """Reads one `gpu_sample` per GPU and tick; `inventory` and `gpu_event` when GPUs come and go.
+    """Reads one `gpu_sample` per GPU, MIG device and tick, the processes on them every few seconds, and what happens.
 
-    Without a driver it says so in `status` and looks again every minute.
+    Without a driver it says so in `status` and looks again every minute. GPUs that sleep are not woken, and ones that
+    may sleep and have nothing to do are left alone for a while so that they can.
 
     Args:
         interval_s: Time between two reads, for `interval_seconds`.
         proc: Where /proc is, for the memory of GPUs that share the host's.
+        sys: Where /sys is, which tells what sleeps.
         retry_driver_s: How soon a missing driver is looked for again.
         relist_s: How soon the list of GPUs is read again.
         kernel_log: Where the kernel's log is, for Xids that NVML does not tell.
+        left_alone: Gives the UUIDs of GPUs on which a call hangs already, in a thread that was left behind.
+        on_kept_library: Called when the driver was replaced and its old library cannot be unmapped; what it gives is
+            recorded.
     """
 
     name = "gpu"
+    condition = Condition.ANSWERS
 
     def __init__(
         self,
         *,
         interval_s: float,
         proc: Path = Path("/proc"),
+        sys: Path = Path("/sys"),
         retry_driver_s: float = RETRY_DRIVER_S,
         relist_s: float = RELIST_S,
         kernel_log: Path = Path("/dev/kmsg"),
+        left_alone: Callable[[], Collection[str]] = frozenset,
+        on_kept_library: Callable[[Now], Sequence[Event]] = lambda _: (),
     ) -> None:
         self._interval_s = interval_s
         self._retry_driver_s = retry_driver_s
         self._relist_s = relist_s
         self._proc = proc
-        self._processes = GpuProcesses(proc=proc, interval_s=max(interval_s, WARM_SECONDS))
+        self._attributor = Attributor(proc)
+        self._power = RuntimePower(sys)
         self._events = GpuEvents(KernelLog(kernel_log))
-        self._next_s: dict[float, float] = {}
+        self._turns = {every_s: Turn(every_s, interval_s) for every_s in CADENCES_S}
         self._nvml: Nvml | None = None
+        self._driver_version = ""
+        self._listed: Sequence[Listed] = ()
         self._gpus: dict[str, _Gpu] = {}
         self._next_list_s = float("-inf")
         self._has_looked = False
+        self._busy_s = float("-inf")
+        self._asleep_until_s = float("-inf")
+        self._may_sleep: Collection[str] = ()
+        self._all_sleep = False
         self._status = "not looked yet"
+        self._left_alone = left_alone
+        self._on_kept_library = on_kept_library
+        self.busy_with: str | None = None
 
     def read(self, now: Now) -> Sequence[Event]:
+        self.busy_with = None
+        if self._are_asleep(now):
+            return [*(self._event(gpu, Row(), AbsenceReason.SUSPENDED, now) for gpu in self._gpus.values())]
         events = self._relist(now) if now.monotonic_s >= self._next_list_s else []
         due = self._due(now)
         for gpu in self._gpus.values():
+            self.busy_with = gpu.device.uuid
             events += self._sample(gpu, due, now)
+        self.busy_with = None
         return [*events, *self._events.take()]
-
-    def _due(self, now: Now) -> Collection[float]:
-        """The cadences whose readings are made at this tick, in seconds."""
-        due = {every_s for every_s in CADENCES_S if now.monotonic_s >= self._next_s.get(every_s, now.monotonic_s)}
-        self._next_s |= {every_s: now.monotonic_s + every_s for every_s in due}
-        return due
 
     def status(self) -> str:
         return self._status
 
+    def capabilities(self) -> Mapping[str, Sequence[Capability]]:
+        """What each call gave on each GPU and MIG device, by UUID."""
+        return {uuid: list(gpu.session.capabilities) for uuid, gpu in self._gpus.items() if gpu.session}
+
+    def meanwhile(self) -> Sequence[Event]:
+        """What came by itself; another thread may ask while `read` hangs."""
+        return self._events.take()
+
+    def rest(self) -> Sequence[str]:
+        """End the session and keep what is known of the GPUs; `read` begins another.
+
+        Returns:
+            What this process still holds of the driver; nothing once others may reset or replace it.
+        """
+        if self._events.let_go():
+            for gpu in self._gpus.values():
+                gpu.rest()
+            if self._nvml:
+                self._nvml.close()
+            self._nvml = None
+            self._next_list_s = float("-inf")
+        return held_files()
+
+    def abandon(self) -> None:
+        """Nobody waits for this probe any more; another thread says so while `read` hangs."""
+        self._events.abandon()
+
     def close(self) -> None:
-        self._end_session()
+        self._end_session("recording ended")
+        self._events.close()
         self._gpus = {}
 
-    def _end_session(self) -> None:
+    def _due(self, now: Now) -> Collection[float]:
+        """The cadences whose readings are made at this tick, in seconds."""
+        return {every_s for every_s, turn in self._turns.items() if turn.has_come(now)}
+
+    # --- the driver and its list
+
+    def _end_session(self, why: str) -> None:
         has_stopped = self._events.let_go()
+        for gpu in self._gpus.values():
+            gpu.let_go(why)
         if self._nvml and has_stopped:  # a library must not be unmapped under a thread that is in it
             self._nvml.close()
         self._nvml = None
@@ -124,110 +220,208 @@ class GpuProbe:
     def _relist(self, now: Now) -> list[Event]:
         """Take the driver's list of GPUs; what is not on it is gone, what is on it for the first time has appeared."""
         self._next_list_s = now.monotonic_s + self._relist_s
+        events: list[Event] = []
         try:
-            self._nvml = self._nvml or Nvml()
-            listed = _listed(self._nvml)
-            watched = {uuid: Watched(uuid, index, handle, pci) for uuid, (index, handle, pci) in listed.items()}
-            self._events.watch(self._nvml, watched)
+            if self._nvml is None:
+                self._nvml = Nvml()
+                self._busy_s = now.monotonic_s
+                events += self._driver_events(self._nvml, now)
+            self._listed = listed(self._nvml)
+            hanging = self._left_alone()
+            whole = [one for one in self._listed if one.parent is None]
+            self._events.watch(self._nvml, {one.uuid: one for one in whole if one.uuid not in hanging})
         except DriverAway as away:
             self._lose_driver(now, str(away))
-            return []
+            return [*events, *(self._on_kept_library(now) if isinstance(away, LibraryKept) else ())]
         except Absent as absent:
             self._status = f"the NVIDIA driver does not list its GPUs ({absent.reason})"
+            return events
+        events += self._follow_list(hanging, now)
+        self._may_sleep = {one.uuid for one in self._listed if self._power.may_sleep(one.pci_bus_id)}
+        self._status = _counted(len(whole)) + (f", {len(hanging)} left alone: a call hangs" if hanging else "")
+        self._has_looked = True
+        return events
+
+    def _driver_events(self, nvml: Nvml, now: Now) -> list[Event]:
+        """Whether the driver is another than in the session before."""
+        try:
+            version = str(nvml.ask("nvmlSystemGetDriverVersion"))
+        except Absent:
             return []
-        new = [_Gpu(uuid, index) for uuid, (index, _, _) in listed.items() if uuid not in self._gpus]
-        self._gpus |= {gpu.uuid: gpu for gpu in new}
+        before, self._driver_version = self._driver_version, version
+        if before in ("", version):
+            return []
+        message = f"the NVIDIA driver is now {version}, it was {before}"
+        told = {"event": "driver_changed", "source": "sampler", "severity": "info", "message": message}
+        return [Event("gpu_event", now.wall_us, told)]
+
+    def _follow_list(self, hanging: Collection[str], now: Now) -> list[Event]:
+        by_uuid = {one.uuid: one for one in self._listed}
+        events = self._mig_events(by_uuid, now)
         for uuid, gpu in self._gpus.items():
-            if uuid in listed:
-                index, handle, _ = listed[uuid]
-                gpu.attach(handle, index, self._proc)
-            else:
+            if uuid not in by_uuid:
                 gpu.let_go("it is no longer listed by the driver")
-        self._status = _counted(len(listed))
-        had_looked, self._has_looked = self._has_looked, True
-        message = "it was not there when recording began"
-        return [_gpu_event("appeared", gpu, now, message) for gpu in new if had_looked]
+        for uuid, device in by_uuid.items():
+            gpu = self._gpus.get(uuid) or _Gpu(device)
+            if uuid not in self._gpus and self._has_looked and device.parent is None:
+                events.append(_gpu_event("appeared", gpu, now, "it was not there when recording began"))
+            gpu.device = device
+            is_divided = any(one.parent is device for one in self._listed)
+            if uuid in hanging:
+                gpu.let_go(HANGS)
+                gpu.gone_because = HANGS  # of one that was never asked, too
+            elif not (gpu.session and gpu.session.is_for(device, is_divided=is_divided)):
+                gpu.session = self._session(device, is_divided=is_divided)
+            self._gpus[uuid] = gpu
+        return events
+
+    def _mig_events(self, by_uuid: Mapping[str, Listed], now: Now) -> list[Event]:
+        """Tell of GPUs whose MIG devices are others than before; a MIG device that is gone is gone for good."""
+        changed: dict[str, list[str]] = {}
+        for uuid, gpu in list(self._gpus.items()):
+            parent = gpu.device.parent
+            if parent and parent.uuid in by_uuid and uuid not in by_uuid:
+                del self._gpus[uuid]
+                changed.setdefault(parent.uuid, []).append(f"{uuid} is gone")
+        for uuid, device in by_uuid.items():
+            if device.parent and uuid not in self._gpus and self._has_looked:
+                changed.setdefault(device.parent.uuid, []).append(f"{uuid} is new")
+        return [
+            _gpu_event("mig_changed", self._gpus[uuid], now, ", ".join(words))
+            for uuid, words in changed.items()
+            if uuid in self._gpus
+        ]
+
+    def _session(self, device: Listed, *, is_divided: bool) -> _Session:
+        if device.parent and device.gpu_instance_id is not None:
+            readings = mig_readings(device.handle, device.parent.handle, device.gpu_instance_id, self._proc)
+            return _Session(device, _by_cadence(readings), (), self._processes_on(device))
+        # The processes of a GPU that is divided are listed on its MIG devices, to whoever may see those.
+        processes = None if is_divided else self._processes_on(device)
+        readings = gpu_readings(device.handle, self._proc)
+        return _Session(device, _by_cadence(readings), substitutes(device.handle), processes)
+
+    def _processes_on(self, device: Listed) -> GpuProcesses:
+        interval_s = max(self._interval_s, WARM_SECONDS)
+        return GpuProcesses(device.handle, attributor=self._attributor, interval_s=interval_s)
 
     def _lose_driver(self, now: Now, why: str) -> None:
-        self._end_session()
-        for gpu in self._gpus.values():
-            gpu.let_go(why)
+        self._end_session(why)
         self._status = f"no GPU: {why}"
         self._next_list_s = now.monotonic_s + self._retry_driver_s
         self._has_looked = True
 
+    # --- one GPU at one tick
+
     def _sample(self, gpu: _Gpu, due: Collection[float], now: Now) -> list[Event]:
-        row, events = self._look(gpu, due, now)
-        is_lost = not row.values and (gpu.handle is None or gpu.is_lost or AbsenceReason.LOST in row.absence.values())
-        if is_lost:
-            row.absence = {"*": AbsenceReason.LOST}
-        if is_lost and not gpu.is_lost:
-            why = gpu.gone_because if gpu.handle is None else "the driver says that it is lost"
-            events.append(_gpu_event("lost", gpu, now, why))
-        if gpu.is_lost and not is_lost:
-            events.append(_gpu_event("recovered", gpu, now, "it answers again"))
+        if gpu.session and gpu.device.uuid in self._may_sleep and self._power.is_asleep(gpu.device.pci_bus_id):
+            return [self._event(gpu, Row(), AbsenceReason.SUSPENDED, now)]
+        row, beside = self._look(gpu, due, now)
+        is_lost = not row.values and (gpu.session is None or gpu.is_lost or AbsenceReason.LOST in row.absence.values())
+        turns = self._lost_or_found(gpu, is_lost, now)
         gpu.is_lost = is_lost
-        values = {
-            "gpu_uuid": gpu.uuid,
-            "gpu_index": gpu.index,
-            "interval_seconds": self._interval_s,
-            "counter_epoch": gpu.epoch.follow(row.values, now),
-            "up": not is_lost,
-            **row.event_values(),
-        }
-        return [Event("gpu_sample", now.wall_us, values), *events]
+        sample = self._event(gpu, row, AbsenceReason.LOST if is_lost else None, now)
+        return [sample, *turns, *self._restarts(gpu, now), *beside]
 
     def _look(self, gpu: _Gpu, due: Collection[float], now: Now) -> tuple[Row, list[Event]]:
-        """What the driver says of one GPU, and at the first time what it is; nothing of a GPU that is gone."""
-        nvml, device = self._nvml, gpu.handle
-        if nvml is None or device is None:
-            return Row(), []
         try:
-            row = self._row(gpu, nvml, device, due, now)
-            return row, self._beside(gpu, nvml, device, due, now) if row.values else []
+            row = gpu.row(due, now)
+            return row, self._beside(gpu, row, due, now) if row.values else []
         except DriverAway as away:
             self._lose_driver(now, str(away))
             return Row(), []
 
-    def _beside(self, gpu: _Gpu, nvml: Nvml, device: Handle, due: Collection[float], now: Now) -> list[Event]:
-        """The processes on a GPU that answers, when they are due, and what it is, the first time."""
-        identity = {"gpu_uuid": gpu.uuid, "gpu_index": gpu.index}
-        events = self._processes.read(nvml, device, identity, now) if WARM_SECONDS in due else []
-        if gpu.is_described:
-            return events
-        gpu.is_described = True
-        return [*events, Event("inventory", now.wall_us, {**identity, **_description(nvml, device)})]
+    def _event(self, gpu: _Gpu, row: Row, reason: AbsenceReason | None, now: Now) -> Event:
+        """The row; with a reason one that has no values because of it."""
+        device = gpu.device
+        values: dict[str, Any] = {
+            **gpu.identity,
+            "interval_seconds": self._interval_s,
+            "counter_epoch": gpu.epoch.follow(row.values, now) if reason is None else gpu.epoch.current,
+        }
+        if device.parent:
+            values["mig_gpu_instance_id"] = device.gpu_instance_id
+            values["mig_compute_instance_id"] = device.compute_instance_id
+        if reason is not AbsenceReason.SUSPENDED:
+            values["up"] = reason is None
+        return Event(
+            "gpu_sample", now.wall_us, values | (row.event_values() if reason is None else _all_absent(reason))
+        )
 
     @staticmethod
-    def _row(gpu: _Gpu, nvml: Nvml, device: Handle, due: Collection[float], now: Now) -> Row:
-        row = Row()
-        for reading in gpu.readings:
-            if reading.every_s in due:
-                row.put(gpu.answers(reading, nvml, device, now))
-        for reading in SUBSTITUTES:
-            if reading.columns[0] in row.absence:
-                row.put(gpu.answers(reading, nvml, device, now))
-        return row
+    def _lost_or_found(gpu: _Gpu, is_lost: bool, now: Now) -> list[Event]:
+        if is_lost == gpu.is_lost:
+            return []
+        if not is_lost:
+            return [_gpu_event("recovered", gpu, now, "it answers again")]
+        why = gpu.gone_because if gpu.session is None else "the driver says that it is lost"
+        return [_gpu_event("lost", gpu, now, why)]
+
+    @staticmethod
+    def _restarts(gpu: _Gpu, now: Now) -> list[Event]:
+        if not gpu.epoch.has_restarted:
+            return []
+        return [_gpu_event("reset", gpu, now, "its counters began anew: it was reset, or its driver reloaded")]
+
+    def _beside(self, gpu: _Gpu, row: Row, due: Collection[float], now: Now) -> list[Event]:
+        """What goes with the row of a GPU that answers: its processes, what holds its clocks, what it is."""
+        events: list[Event] = []
+        session = gpu.session
+        if WARM_SECONDS in due and session and session.processes:
+            events += session.processes.read(gpu.identity, now)
+            gpu.is_busy = bool(events)
+        if gpu.is_busy or row.values.get("utilization_percent"):
+            self._busy_s = now.monotonic_s
+        for values in gpu.throttling.follow(row.values.get("clock_event_reasons_bitmask"), now):
+            told = {**gpu.identity, "pci_bus_id": gpu.device.pci_bus_id, "source": "sampler", **values}
+            events.append(Event("gpu_event", now.wall_us, told))
+        return [*events, *self._inventory(gpu, row, due, now)]
+
+    def _inventory(self, gpu: _Gpu, row: Row, due: Collection[float], now: Now) -> list[Event]:
+        """What the GPU is, where that differs from what was written last."""
+        if self._nvml is None or gpu.session is None:
+            return []
+        is_as_listed = gpu.session.is_described and gpu.description.get("gpu_index") == gpu.device.index
+        if is_as_listed and COLD_SECONDS not in due:
+            return []
+        gpu.session.is_described = True
+        told, failed = described(self._nvml, gpu.device, self._listed, row.values)
+        description = {**gpu.identity, **told, "capabilities": statuses(gpu.session.capabilities) | failed}
+        if description == gpu.description:
+            return []
+        gpu.description = description
+        return [Event("inventory", now.wall_us, description)]
+
+    # --- sleep
+
+    def _are_asleep(self, now: Now) -> bool:
+        """Whether no GPU is to be asked at this tick, because they sleep or are to fall asleep."""
+        if self._nvml is None:
+            return now.monotonic_s < self._asleep_until_s or self._sleep_on(now)
+        if now.monotonic_s - self._busy_s < IDLE_S or len(self._may_sleep) < len(self._listed) or not self._listed:
+            return False
+        self._end_session("it is left alone so that it can sleep")
+        self._next_list_s = self._asleep_until_s = now.monotonic_s + FALL_ASLEEP_S
+        self._status = "the GPUs have nothing to do and are left alone so that they can sleep"
+        return True
+
+    def _sleep_on(self, now: Now) -> bool:
+        """Without a session: whether every GPU is asleep, so that beginning one would wake them."""
+        if not self._all_sleep and now.monotonic_s < self._next_list_s:
+            return False
+        gpus = [one.pci_bus_id for one in self._listed] or self._power.gpus()
+        self._all_sleep = bool(gpus) and all(map(self._power.is_asleep, gpus))
+        if self._all_sleep:
+            self._status = "the GPUs sleep and are not woken"
+        return self._all_sleep
 
 
-def _listed(nvml: Nvml) -> dict[str, tuple[int, Handle, str | None]]:
-    """UUID to index, handle and PCI address of each GPU that the driver lists and that says who it is."""
-    listed = {}
-    for index in range(nvml.ask("nvmlDeviceGetCount")):
-        try:
-            handle = nvml.ask("nvmlDeviceGetHandleByIndex", index)
-            listed[nvml.ask("nvmlDeviceGetUUID", handle)] = index, handle, _pci_bus_id(nvml, handle)
-        except Absent:
-            continue  # listed but lost: it counts as gone, the others go on
-    return listed
+def _by_cadence(readings: Sequence[Reading]) -> Mapping[float, Sequence[Reading]]:
+    return {every_s: [one for one in readings if one.every_s == every_s] for every_s in CADENCES_S}
 
 
-def _pci_bus_id(nvml: Nvml, device: Handle) -> str | None:
-    try:
-        bus_id: str = nvml.ask("nvmlDeviceGetPciInfo", device).busId
-    except Absent:
-        return None
-    return bus_id.upper()
+def _all_absent(reason: AbsenceReason) -> dict[str, Any]:
+    return {"absence": {"*": reason}}
 
 
 def _counted(count: int) -> str:
@@ -238,20 +432,10 @@ def _gpu_event(event: str, gpu: _Gpu, now: Now, message: str) -> Event:
     severity = "critical" if event == "lost" else "info"
     values = {
         "event": event,
-        "gpu_uuid": gpu.uuid,
-        "gpu_index": gpu.index,
+        **gpu.identity,
+        "pci_bus_id": gpu.device.pci_bus_id,
         "source": "sampler",
         "severity": severity,
-        "message": f"GPU {gpu.index} {event}: {message}",
+        "message": f"GPU {gpu.device.index} {event}: {message}",
     }
     return Event("gpu_event", now.wall_us, values)
-
-
-def _description(nvml: Nvml, device: Handle) -> dict[str, Any]:
-    row = Row()
-    for column, read in DESCRIPTION.items():
-        try:
-            row.put({column: read(nvml, device)})
-        except Absent as absent:
-            row.put({column: absent.reason})
-    return {"subject": "gpu", "source": "nvml", **row.values} | ({"capabilities": row.absence} if row.absence else {})

@@ -1,18 +1,24 @@
 """What a GPU did between two ticks: the driver's own sample buffers, and GPM on Hopper and newer.
 
-Both remember where they were, so each GPU has its own.
+Both remember where they were, so each GPU and session has its own.
 """
 
+import ctypes
+import struct
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pynvml
 
-from collector.nvml import Absent, Handle, Nvml, absence_reason, union_value
+from collector.nvml import Absent, Call, Handle, absence_reason, numbers, refuse
 from collector.probe import Answers
 from store.events import AbsenceReason
 
+_SAMPLES_FIRST = 128
+_SAMPLES_MAX = 16_384
+_ROOM_MATTERS = (pynvml.NVML_SUCCESS, pynvml.NVML_ERROR_INSUFFICIENT_SIZE)
+_SAMPLE_BYTES = ctypes.sizeof(pynvml.c_nvmlSample_t)
 _GPM_LOCK = threading.Lock()  # NVML's GPM calls crash the process when two threads are in them, whatever the GPUs
 _GPM_METRICS: Mapping[int, str] = {
     pynvml.NVML_GPM_METRIC_GRAPHICS_UTIL: "graphics_active_ratio",
@@ -28,83 +34,132 @@ _GPM_METRICS: Mapping[int, str] = {
 
 
 class DriverSamples:
-    """The driver's samples of one quantity since they were read last: least, greatest, mean and count.
+    """The driver's samples of one quantity since they were read last.
 
     Args:
+        device: The GPU.
         sampling_type: Which buffer, NVML_*_SAMPLES.
-        quantity: What it is, the first word of its columns.
-        unit: Their last word.
-        scaled: From the vendor's scale to that unit.
     """
 
-    def __init__(self, sampling_type: int, quantity: str, unit: str, scaled: Callable[[float], float]) -> None:
+    def __init__(self, device: Handle, sampling_type: int) -> None:
+        self._device = device
         self._sampling_type = sampling_type
-        self._scaled = scaled
-        self._seen_us: int | None = None
-        measures = ("minimum", "maximum", "mean")
-        self.columns = (*(f"{quantity}_{measure}_{unit}" for measure in measures), f"{quantity}_sample_count")
+        self._since_us = ctypes.c_ulonglong()
+        self._value_type = ctypes.c_int()
+        self._count = ctypes.c_uint()
+        self._make_room(_SAMPLES_FIRST)
 
-    def read(self, nvml: Nvml, device: Handle) -> Answers:
-        fresh = self._fresh(nvml, device)
-        if not fresh:
-            return dict.fromkeys(self.columns, AbsenceReason.NO_DATA)
-        measured = (min(fresh), max(fresh), sum(fresh) / len(fresh), len(fresh))
-        return dict(zip(self.columns, measured, strict=True))
+    def read(self) -> Sequence[float]:
+        """The values, on the vendor's scale; none the first time, when the buffer tells of before the recording.
 
-    def _fresh(self, nvml: Nvml, device: Handle) -> list[float]:
-        """The values that came since; none the first time, when the buffer tells of a time before the recording."""
-        try:
-            value_type, samples = nvml.ask("nvmlDeviceGetSamples", device, self._sampling_type, self._seen_us or 0)
-        except Absent as absent:
-            if absent.code == pynvml.NVML_ERROR_INVALID_ARGUMENT:
-                return []  # pynvml's way to say that there are none: it asks again for an array of length 0
-            raise
+        Raises:
+            Absent, DriverAway: As `collector.nvml.Call`.
+        """
+        told, seen_us = self._told(), self._since_us.value
         # The buffer may hold placeholders of time 0, entries out of order, and ones that were told before.
-        newer = [sample for sample in samples if sample.timeStamp > (self._seen_us or 0)]
-        is_first, self._seen_us = self._seen_us is None, max((one.timeStamp for one in newer), default=self._seen_us)
-        values = () if is_first else (union_value(value_type, one.sampleValue) for one in newer)
-        return [self._scaled(value) for value in values if not isinstance(value, AbsenceReason)]
+        times = told.cast("Q")[:: _SAMPLE_BYTES // 8].tolist()
+        values = numbers(self._value_type.value, told, _SAMPLE_BYTES, 8)
+        self._since_us.value = max([seen_us, *times])
+        if not seen_us:
+            return ()
+        return [
+            value
+            for time_us, value in zip(times, values, strict=True)
+            if time_us > seen_us and not isinstance(value, AbsenceReason)
+        ]
+
+    def _told(self) -> memoryview:
+        """The samples as the driver wrote them; it says nothing where it had more than there was room for."""
+        while True:
+            self._count.value = self._room
+            code = self._fetch.code()
+            if code not in _ROOM_MATTERS or self._count.value < self._room or self._room >= _SAMPLES_MAX:
+                break
+            self._make_room(2 * self._room)
+        if code == pynvml.NVML_ERROR_NOT_FOUND:
+            return memoryview(b"")  # nothing is newer
+        refuse(code)
+        return memoryview(self._memory).cast("B")[: self._count.value * _SAMPLE_BYTES]
+
+    def _make_room(self, count: int) -> None:
+        self._room = count
+        self._memory = ctypes.create_string_buffer(count * _SAMPLE_BYTES)
+        told = (ctypes.byref(self._value_type), ctypes.byref(self._count), self._memory)
+        self._fetch = Call("nvmlDeviceGetSamples", self._device, self._sampling_type, self._since_us, *told)
 
 
 class Gpm:
     """GPU performance monitoring: what the multiprocessors and pipes did since the tick before.
 
     Needs Hopper or newer and no DCGM, and may be reserved to root (RmProfilingAdminOnly).
+
+    Args:
+        device: The GPU.
+        gpu_instance_id: Which part of it, where that is a MIG device.
     """
 
     columns = tuple(_GPM_METRICS.values())
+    _METRIC = struct.Struct(f"IId{ctypes.sizeof(pynvml.c_nvmlGpmMetric_t) - 16}x")  # id, code, value, its description
 
-    def __init__(self) -> None:
+    def __init__(self, device: Handle, gpu_instance_id: int | None = None) -> None:
+        self._device = device
+        self._gpu_instance_id = gpu_instance_id
         self._before: Any = None
         self._spare: Any = None
-
-    def read(self, nvml: Nvml, device: Handle) -> Answers:
-        with _GPM_LOCK:
-            if self._spare is None:
-                self._allocate(nvml, device)
-            nvml.ask("nvmlGpmSampleGet", device, self._spare)
-            before, self._before, self._spare = self._before, self._spare, self._before
-            if before is None:
-                self._spare = nvml.ask("nvmlGpmSampleAlloc")
-                return dict.fromkeys(self.columns, AbsenceReason.NO_DATA)  # a share of time needs two samples
-            return self._compared(nvml, before, self._before)
-
-    def _allocate(self, nvml: Nvml, device: Handle) -> None:
-        if not nvml.ask("nvmlGpmQueryDeviceSupport", device).isSupportedDevice:
-            raise Absent(AbsenceReason.NOT_SUPPORTED, pynvml.NVML_ERROR_NOT_SUPPORTED)
-        self._spare = nvml.ask("nvmlGpmSampleAlloc")
-
-    @staticmethod
-    def _compared(nvml: Nvml, before: Any, after: Any) -> Answers:
-        question = pynvml.c_nvmlGpmMetricsGet_t()
-        question.version = pynvml.NVML_GPM_METRICS_GET_VERSION
-        question.sample1, question.sample2, question.numMetrics = before, after, len(_GPM_METRICS)
+        self._question = pynvml.c_nvmlGpmMetricsGet_t()
+        self._question.version = pynvml.NVML_GPM_METRICS_GET_VERSION
+        self._question.numMetrics = len(_GPM_METRICS)
         for slot, metric_id in enumerate(_GPM_METRICS):
-            question.metrics[slot].metricId = metric_id
-        nvml.ask("nvmlGpmMetricsGet", question)
+            self._question.metrics[slot].metricId = metric_id
+        self._compare = Call("nvmlGpmMetricsGet", ctypes.byref(self._question))
+        begin = pynvml.c_nvmlGpmMetricsGet_t.metrics.offset
+        self._metrics = memoryview(self._question).cast("B")[begin : begin + len(_GPM_METRICS) * self._METRIC.size]
+
+    def read(self) -> Answers:
+        """The share of time or of the most possible, 0 to 1, by column.
+
+        Raises:
+            Absent, DriverAway: As `collector.nvml.Call`.
+        """
+        # Not waited for: whoever holds it in another thread hangs in the driver.
+        if not _GPM_LOCK.acquire(blocking=False):
+            raise Absent(AbsenceReason.NO_DATA)
+        try:
+            return self._measured()
+        finally:
+            _GPM_LOCK.release()
+
+    def _measured(self) -> Answers:
+        if self._spare is None:
+            self._spare = self._first_sample()
+        self._take(self._spare)
+        before, self._before, self._spare = self._before, self._spare, self._before
+        if before is None:
+            self._spare = _new_sample()
+            return dict.fromkeys(self.columns, AbsenceReason.NO_DATA)  # a share of time needs two samples
+        self._question.sample1, self._question.sample2 = before, self._before
+        self._compare()
         answers: dict[str, Any] = {}
-        for slot, column in enumerate(_GPM_METRICS.values()):
-            metric = question.metrics[slot]
-            is_told = metric.nvmlReturn == pynvml.NVML_SUCCESS
-            answers[column] = metric.value / 100.0 if is_told else absence_reason(metric.nvmlReturn)
+        for column, (_, code, value) in zip(self.columns, self._METRIC.iter_unpack(self._metrics), strict=True):
+            answers[column] = absence_reason(code) if code else value / 100.0
         return answers
+
+    def _first_sample(self) -> Any:
+        support = pynvml.c_nvmlGpmSupport_t()
+        support.version = pynvml.NVML_GPM_SUPPORT_VERSION
+        Call("nvmlGpmQueryDeviceSupport", self._device, ctypes.byref(support))()
+        if not support.isSupportedDevice:
+            raise Absent(AbsenceReason.NOT_SUPPORTED, pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return _new_sample()
+
+    def _take(self, sample: Any) -> None:
+        if self._gpu_instance_id is None:
+            Call("nvmlGpmSampleGet", self._device, sample)()
+        else:
+            Call("nvmlGpmMigSampleGet", self._device, self._gpu_instance_id, sample)()
+
+
+def _new_sample() -> Any:
+    sample = pynvml.c_nvmlGpmSample_t()
+    Call("nvmlGpmSampleAlloc", ctypes.byref(sample))()
+    return sample

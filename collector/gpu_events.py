@@ -4,7 +4,6 @@ NVML hands events over in a call that blocks, so a thread waits and the sampler 
 kernel's log is read beside it, for the Xids that NVML misses; what both tell is one event.
 """
 
-import ctypes
 import threading
 import time
 from collections import deque
@@ -15,12 +14,13 @@ from typing import Any
 
 import pynvml
 
+from collector.gpu_description import Listed
 from collector.kernel_log import KernelLog, KernelXid, XidLog
-from collector.nvml import Absent, DriverAway, Handle, Nvml
+from collector.nvml import Absent, DriverAway, Nvml, address
 from store.events import Event
 from store.xid import advice_for
 
-WAIT_MS = 100  # how long the thread may keep the driver from being let go
+WAIT_MS = 500  # how long the thread may keep the driver from being let go
 PAUSE_S = 1.0  # a set that holds a lost GPU answers at once, as long as it is away
 KEPT_MAX = 4096
 
@@ -42,16 +42,6 @@ _TYPES: Mapping[int, tuple[str, str, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
-    """A GPU whose events are waited for."""
-
-    uuid: str
-    index: int
-    handle: Handle
-    pci_bus_id: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class _Told:
     """One event as NVML hands it over, and when that was."""
 
@@ -64,10 +54,6 @@ class _Told:
 def _free(nvml: Nvml, event_set: Any) -> None:
     with suppress(Absent, DriverAway):
         nvml.ask("nvmlEventSetFree", event_set)
-
-
-def _address(handle: Any) -> int | None:
-    return ctypes.cast(handle, ctypes.c_void_p).value
 
 
 class GpuEvents:
@@ -83,11 +69,12 @@ class GpuEvents:
         self._wall_us = wall_us
         self._xids = XidLog()
         self._told: deque[_Told] = deque(maxlen=KEPT_MAX)
-        self._watched: dict[str, Watched] = {}
+        self._watched: dict[str, Listed] = {}
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._taking = threading.Lock()
 
-    def watch(self, nvml: Nvml, gpus: Mapping[str, Watched]) -> None:
+    def watch(self, nvml: Nvml, gpus: Mapping[str, Listed]) -> None:
         """Wait for the events of these GPUs; begins anew when they are others than before.
 
         Args:
@@ -112,25 +99,35 @@ class GpuEvents:
         self._thread.start()
 
     def take(self) -> list[Event]:
-        """The events that came since the last call."""
-        events = [self._kernel_event(xid) for xid in self._kernel_log.read_new()]
-        while self._told:
-            events.append(self._driver_event(self._told.popleft()))
-        return [event for event in events if event]
+        """The events that came since the last call; never waits for the driver, so any thread may ask."""
+        with self._taking:
+            events = [self._kernel_event(xid) for xid in self._kernel_log.read_new()]
+            while self._told:
+                events.append(self._driver_event(self._told.popleft()))
+            return [event for event in events if event]
+
+    def abandon(self) -> None:
+        """Have the thread end when it comes back from the driver, without waiting for it."""
+        self._stop.set()
+
+    def close(self) -> bool:
+        """Let go for good; whether the thread has left the driver."""
+        self._kernel_log.close()
+        return self.let_go()
 
     def let_go(self) -> bool:
         """Stop waiting: the session ends, or other GPUs are to be watched. Whether the thread has left the driver."""
         self._stop.set()
         if self._thread is None:
             return True
-        self._thread.join(timeout=4 * WAIT_MS / 1000)
+        self._thread.join(timeout=3 * WAIT_MS / 1000)
         if self._thread.is_alive():
             return False
         self._thread = None
         return True
 
     @staticmethod
-    def _register(nvml: Nvml, event_set: Any, gpu: Watched) -> bool:
+    def _register(nvml: Nvml, event_set: Any, gpu: Listed) -> bool:
         """Ask for each type by itself: one that is not supported would refuse them all."""
         is_any = False
         for event_type in _TYPES:
@@ -151,11 +148,11 @@ class GpuEvents:
                 continue
             except DriverAway:
                 return
-            self._told.append(_Told(_address(data.device), data.eventType, data.eventData, self._wall_us()))
+            self._told.append(_Told(address(data.device), data.eventType, data.eventData, self._wall_us()))
         _free(nvml, event_set)
 
     def _driver_event(self, told: _Told) -> Event | None:
-        gpu = next((one for one in self._watched.values() if _address(one.handle) == told.address), None)
+        gpu = next((one for one in self._watched.values() if address(one.handle) == told.address), None)
         event, severity, message = _TYPES.get(told.type, ("other", "info", f"event type {told.type:#x}"))
         values = {"source": "nvml", **_identity(gpu)}
         if told.type != _XID:
@@ -181,7 +178,7 @@ class GpuEvents:
         return Event("gpu_event", now_us, values | ({"message": message.message} if message.message else {}))
 
 
-def _identity(gpu: Watched | None) -> dict[str, Any]:
+def _identity(gpu: Listed | None) -> dict[str, Any]:
     return {"gpu_uuid": gpu.uuid, "gpu_index": gpu.index, "pci_bus_id": gpu.pci_bus_id} if gpu else {}
 
 

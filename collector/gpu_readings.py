@@ -2,39 +2,60 @@
 
 Hot readings are made at every tick, warm ones every few seconds, cold ones every minute: as their columns declare. A
 column of a slower tier is NULL in the rows between, without a reason: it was not asked for.
+
+All of them belong to one GPU and one session with the driver: some remember what they read last, and each keeps the
+memory that the driver answers into.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+import ctypes
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pynvml
 
 from collector import proc
+from collector.capabilities import Capability, Ways
+from collector.clock import Now
 from collector.gpu_activity import DriverSamples, Gpm
-from collector.nvml import ALL_LINKS, Absent, FieldBatch, Handle, Nvml
+from collector.gpu_processes import ProcessLists
+from collector.nvml import ALL_LINKS, Absent, Call, FieldBatch, Handle, absence_reason, plain, refuse
 from collector.probe import Answers
 from store.events import COLD_SECONDS, GPU_SAMPLE, WARM_SECONDS, AbsenceReason
 
 MEGA = 1_000_000
 CADENCES_S = (0.0, WARM_SECONDS, COLD_SECONDS)
+LINKS_MAX = 18  # NVLinks of one GPU, Hopper and Blackwell
 
 
-@dataclass(frozen=True, slots=True)
 class Reading:
-    """One call, and the columns that it fills."""
+    """What fills some columns of one GPU, by the first of its ways that the driver knows.
 
-    columns: tuple[str, ...]
-    read: Callable[[Nvml, Handle], Answers]
+    Args:
+        columns: The columns.
+        ways: Newest first, as for `Ways`.
+    """
 
-    every_s: float = field(init=False)
-    """Time between two readings, as its columns declare; 0 for one at each tick."""
+    def __init__(self, columns: Sequence[str], *ways: tuple[str, Callable[[], Answers]]) -> None:
+        self.columns = columns
+        self.every_s = max(GPU_SAMPLE.by_name[column].every_seconds or 0.0 for column in columns)
+        self.ways = ways
+        self._ways = Ways(*ways)
 
-    def __post_init__(self) -> None:
-        every_s = max(GPU_SAMPLE.by_name[column].every_seconds or 0.0 for column in self.columns)
-        object.__setattr__(self, "every_s", every_s)
+    @property
+    def capabilities(self) -> Sequence[Capability]:
+        return self._ways.capabilities
+
+    def answers(self, now: Now) -> Answers:
+        """What the reading gives, or why it gives nothing.
+
+        Raises:
+            DriverAway: The driver is gone.
+        """
+        try:
+            return self._ways.take(now)
+        except Absent as absent:
+            return dict.fromkeys(self.columns, absent.reason)
 
 
 def _milli(value: float) -> float:
@@ -53,7 +74,7 @@ def _mega(value: float) -> int:
     return int(value) * MEGA
 
 
-def _plain(value: float) -> float:
+def unscaled(value: float) -> float:
     return value
 
 
@@ -61,173 +82,370 @@ def _flag(value: float) -> bool:
     return bool(value)
 
 
+class _Unwrapped:
+    """A byte counter that the driver may keep in 32 bits, as one that goes on.
+
+    A counter that falls from below 2^32 has wrapped. From above it did not: it was restarted, and its fall is seen.
+    """
+
+    def __init__(self) -> None:
+        self._before = self._added = 0
+
+    def __call__(self, value: float) -> int:
+        raw = int(value)
+        if raw < self._before:
+            self._added = self._added + 2**32 if self._before < 2**32 else 0
+        self._before = raw
+        return raw + self._added
+
+
 _Scale = Callable[[float], float]
-_Fields = Sequence[tuple[int, int, str, _Scale]]
-"""NVML field id and scope, the column, and the way from the vendor's scale to the column's unit."""
+_Fields = Sequence[tuple[int, int, str, Callable[[], _Scale]]]
+"""NVML field id and scope, the column, and what gives the way from the vendor's scale to the column's unit."""
+
+
+def _always(scaled: _Scale) -> Callable[[], _Scale]:
+    return lambda: scaled
+
 
 _HOT_FIELDS: _Fields = (
-    (82, 0, "memory_temperature_celsius", _plain),
-    (83, 0, "energy_joules", _milli),
-    (185, 0, "power_watts", _milli),
-    (186, 0, "power_instant_watts", _milli),
-    (190, 0, "power_limit_watts", _milli),
-    (74, 0, "throttle_sw_power_cap_seconds", _nano),
-    (76, 0, "throttle_sync_boost_seconds", _nano),
-    (269, 0, "throttle_sw_thermal_seconds", _nano),
-    (270, 0, "throttle_hw_thermal_seconds", _nano),
-    (271, 0, "throttle_hw_power_brake_seconds", _nano),
-    (94, 0, "pcie_replay_count", _plain),
-    (197, 0, "pcie_tx_bytes", _plain),
-    (198, 0, "pcie_rx_bytes", _plain),
-    (138, ALL_LINKS, "nvlink_tx_bytes", _kibi),
-    (139, ALL_LINKS, "nvlink_rx_bytes", _kibi),
+    (82, 0, "memory_temperature_celsius", _always(unscaled)),
+    (83, 0, "energy_joules", _always(_milli)),
+    (185, 0, "power_watts", _always(_milli)),
+    (186, 0, "power_instant_watts", _always(_milli)),
+    (190, 0, "power_limit_watts", _always(_milli)),
+    (74, 0, "throttle_sw_power_cap_seconds", _always(_nano)),
+    (76, 0, "throttle_sync_boost_seconds", _always(_nano)),
+    (269, 0, "throttle_sw_thermal_seconds", _always(_nano)),
+    (270, 0, "throttle_hw_thermal_seconds", _always(_nano)),
+    (271, 0, "throttle_hw_power_brake_seconds", _always(_nano)),
+    (94, 0, "pcie_replay_count", _always(unscaled)),
+    (197, 0, "pcie_tx_bytes", _Unwrapped),
+    (198, 0, "pcie_rx_bytes", _Unwrapped),
+    (138, ALL_LINKS, "nvlink_tx_bytes", _always(_kibi)),
+    (139, ALL_LINKS, "nvlink_rx_bytes", _always(_kibi)),
 )
 
 _COLD_FIELDS: _Fields = (
-    (3, 0, "ecc_corrected_volatile_count", _plain),
-    (4, 0, "ecc_uncorrected_volatile_count", _plain),
-    (5, 0, "ecc_corrected_aggregate_count", _plain),
-    (6, 0, "ecc_uncorrected_aggregate_count", _plain),
-    (29, 0, "retired_pages_single_bit_count", _plain),
-    (30, 0, "retired_pages_double_bit_count", _plain),
-    (31, 0, "retired_pages_pending", _flag),
-    (142, 0, "remapped_rows_corrected_count", _plain),
-    (143, 0, "remapped_rows_uncorrected_count", _plain),
-    (144, 0, "row_remap_pending", _flag),
-    (145, 0, "row_remap_failed", _flag),
-    (193, 0, "shutdown_margin_celsius", _plain),
-    (194, 0, "slowdown_margin_celsius", _plain),
-    (230, 0, "recovery_action", _plain),
+    (3, 0, "ecc_corrected_volatile_count", _always(unscaled)),
+    (4, 0, "ecc_uncorrected_volatile_count", _always(unscaled)),
+    (5, 0, "ecc_corrected_aggregate_count", _always(unscaled)),
+    (6, 0, "ecc_uncorrected_aggregate_count", _always(unscaled)),
+    (29, 0, "retired_pages_single_bit_count", _always(unscaled)),
+    (30, 0, "retired_pages_double_bit_count", _always(unscaled)),
+    (31, 0, "retired_pages_pending", _always(_flag)),
+    (142, 0, "remapped_rows_corrected_count", _always(unscaled)),
+    (143, 0, "remapped_rows_uncorrected_count", _always(unscaled)),
+    (144, 0, "row_remap_pending", _always(_flag)),
+    (145, 0, "row_remap_failed", _always(_flag)),
+    (193, 0, "shutdown_margin_celsius", _always(unscaled)),
+    (194, 0, "slowdown_margin_celsius", _always(unscaled)),
+    (230, 0, "recovery_action", _always(unscaled)),
 )
 
 EPOCH_COUNTERS = (
     "energy_joules",
+    "pcie_tx_bytes",
+    "pcie_rx_bytes",
     *(column for _, _, column, _ in _HOT_FIELDS if column.startswith("throttle_")),
 )
-"""64-bit counters that only a driver reload or a GPU reset can take back; the PCIe counters wrap by themselves."""
+"""Counters that only a driver reload or a GPU reset can take back."""
 
 
-def readings(proc_folder: Path) -> tuple[Reading, ...]:
-    """All readings of one GPU; some remember what they read last.
+class FieldReading(Reading):
+    """Many fields in one call; each has a capability of its own.
 
     Args:
-        proc_folder: Where /proc is, for the memory of GPUs that share the host's.
+        device: The GPU.
+        fields: The fields.
+        sampled_at: The column that takes the driver's own time of them, where one does.
     """
-    return (
-        *_HOT_READINGS,
-        Reading(_MEMORY_COLUMNS, partial(_memory, proc_folder)),
-        _field_reading(_HOT_FIELDS, sampled_at="driver_sampled_at"),
-        *(Reading(samples.columns, samples.read) for samples in _driver_samples()),
-        Reading(Gpm.columns, Gpm().read),
-        *_WARM_READINGS,
-        _field_reading(_COLD_FIELDS),
-        *_COLD_READINGS,
-    )
 
+    def __init__(self, device: Handle, fields: _Fields, *, sampled_at: str = "") -> None:
+        self._batch = FieldBatch(device, [(field_id, scope) for field_id, scope, _, _ in fields])
+        self._fields = [(Capability(f"field {field_id}"), column, make()) for field_id, _, column, make in fields]
+        self._sampled_at = sampled_at
+        self._codes: Sequence[int] = ()
+        columns = [column for _, _, column, _ in fields]
+        super().__init__([sampled_at, *columns] if sampled_at else columns, ("nvmlDeviceGetFieldValues", self._read))
 
-def _driver_samples() -> Sequence[DriverSamples]:
-    return (
-        DriverSamples(pynvml.NVML_TOTAL_POWER_SAMPLES, "power", "watts", _milli),
-        DriverSamples(pynvml.NVML_GPU_UTILIZATION_SAMPLES, "utilization", "percent", _plain),
-    )
+    @property
+    def capabilities(self) -> Sequence[Capability]:
+        (batch,) = super().capabilities
+        for capability, _, _ in self._fields:
+            capability.tried_at_us = batch.tried_at_us
+        return [batch, *(capability for capability, _, _ in self._fields)]
 
+    def answers(self, now: Now) -> Answers:
+        codes, answers = self._codes, super().answers(now)
+        if self._codes != codes:
+            for (capability, column, _), code in zip(self._fields, self._codes, strict=True):
+                if code:
+                    capability.note(code, answers[column], now)
+                else:
+                    capability.worked(now)
+        return answers
 
-def _field_reading(fields: _Fields, *, sampled_at: str = "") -> Reading:
-    """Many fields in one call; `sampled_at` is the column that takes the driver's own time of them."""
-    batch = FieldBatch([(field_id, scope) for field_id, scope, _, _ in fields])
-
-    def read(_: Nvml, device: Handle) -> Answers:
-        values = {
-            column: answer if isinstance(answer, AbsenceReason) else scaled(answer)
-            for (_, _, column, scaled), answer in zip(fields, batch.read(device), strict=True)
+    def _read(self) -> Answers:
+        self._codes, told = self._batch.read()
+        answers = {
+            column: value if isinstance(value, AbsenceReason) else scaled(value)
+            for (_, column, scaled), value in zip(self._fields, told, strict=True)
         }
-        return values | ({sampled_at: batch.sampled_at_us or AbsenceReason.NO_DATA} if sampled_at else {})
-
-    columns = tuple(column for _, _, column, _ in fields)
-    return Reading(((sampled_at, *columns) if sampled_at else columns), read)
-
-
-def _number(column: str, names: str | tuple[str, ...], *arguments: int, scaled: _Scale = _plain) -> Reading:
-    """A call that answers with one number; `names` as for `Nvml.ask`."""
-    return Reading((column,), lambda nvml, device: {column: scaled(nvml.ask(names, device, *arguments))})
+        if self._sampled_at:
+            answers[self._sampled_at] = self._batch.sampled_at_us or AbsenceReason.NO_DATA
+        return answers
 
 
-def _utilization(nvml: Nvml, device: Handle) -> Answers:
-    rates = nvml.ask("nvmlDeviceGetUtilizationRates", device)
-    return {"utilization_percent": rates.gpu, "memory_utilization_percent": rates.memory}
+def gpu_readings(device: Handle, proc_folder: Path) -> list[Reading]:
+    """All readings of one GPU.
 
-
-def _performance_state(nvml: Nvml, device: Handle) -> Answers:
-    state = nvml.ask(("nvmlDeviceGetPerformanceState", "nvmlDeviceGetPowerState"), device)
-    return {"performance_state": AbsenceReason.NO_DATA if state == pynvml.NVML_PSTATE_UNKNOWN else state}
-
-
-_HOT_READINGS = (
-    Reading(("utilization_percent", "memory_utilization_percent"), _utilization),
-    _number(
-        "temperature_celsius", ("nvmlDeviceGetTemperatureV", "nvmlDeviceGetTemperature"), pynvml.NVML_TEMPERATURE_GPU
-    ),
-    _number("clock_sm_hertz", "nvmlDeviceGetClockInfo", pynvml.NVML_CLOCK_SM, scaled=_mega),
-    _number("clock_memory_hertz", "nvmlDeviceGetClockInfo", pynvml.NVML_CLOCK_MEM, scaled=_mega),
-    _number("clock_graphics_hertz", "nvmlDeviceGetClockInfo", pynvml.NVML_CLOCK_GRAPHICS, scaled=_mega),
-    _number("clock_video_hertz", "nvmlDeviceGetClockInfo", pynvml.NVML_CLOCK_VIDEO, scaled=_mega),
-    Reading(("performance_state",), _performance_state),
-    _number(
-        "clock_event_reasons_bitmask",
-        ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"),
-    ),
-)
-
-SUBSTITUTES = (
-    _number("power_watts", "nvmlDeviceGetPowerUsage", scaled=_milli),
-    _number("power_limit_watts", "nvmlDeviceGetEnforcedPowerLimit", scaled=_milli),
-)
-"""Calls for columns whose field the driver does not serve: it is older than the field, or the GPU than Ampere."""
-
-
-def _engine(engine: str, name: str) -> Reading:
-    """Utilization of a media engine; the call gives the sampling period beside it."""
-    column = f"{engine}_utilization_percent"
-    return Reading((column,), lambda nvml, device: {column: nvml.ask(name, device)[0]})
-
-
-def _bar1(nvml: Nvml, device: Handle) -> Answers:
-    memory = nvml.ask("nvmlDeviceGetBAR1MemoryInfo", device)
-    return {"bar1_used_bytes": memory.bar1Used, "bar1_total_bytes": memory.bar1Total}
-
-
-def _fans(nvml: Nvml, device: Handle) -> Answers:
-    speeds = [
-        nvml.ask("nvmlDeviceGetFanSpeed_v2", device, fan) for fan in range(nvml.ask("nvmlDeviceGetNumFans", device))
+    Args:
+        device: The GPU.
+        proc_folder: Where /proc is, for the memory of a GPU that shares the host's.
+    """
+    return [
+        _structure(
+            device,
+            ("nvmlDeviceGetUtilizationRates",),
+            pynvml.c_nvmlUtilization_t,
+            {"utilization_percent": "gpu", "memory_utilization_percent": "memory"},
+        ),
+        _temperature(device),
+        *_clocks(device),
+        _performance_state(device),
+        _number(
+            device,
+            "clock_event_reasons_bitmask",
+            "nvmlDeviceGetCurrentClocksEventReasons",
+            "nvmlDeviceGetCurrentClocksThrottleReasons",
+            out=ctypes.c_ulonglong,
+        ),
+        MemoryReading(device, proc_folder),
+        FieldReading(device, _HOT_FIELDS, sampled_at="driver_sampled_at"),
+        *(_driver_samples(device, *buffer) for buffer in _SAMPLE_BUFFERS),
+        gpm_reading(Gpm(device)),
+        *_engines(device),
+        _structure(
+            device,
+            ("nvmlDeviceGetBAR1MemoryInfo",),
+            pynvml.c_nvmlBAR1Memory_t,
+            {"bar1_used_bytes": "bar1Used", "bar1_total_bytes": "bar1Total"},
+        ),
+        Reading(("fan_speed_percent",), ("nvmlDeviceGetFanSpeed_v2", _fans(device))),
+        Reading(
+            ("thermal_margin_celsius",),
+            _versioned(device, "thermal_margin_celsius", "nvmlDeviceGetMarginTemperature"),
+        ),
+        _number(device, "pcie_link_generation", "nvmlDeviceGetCurrPcieLinkGeneration"),
+        _number(device, "pcie_link_width_lanes", "nvmlDeviceGetCurrPcieLinkWidth"),
+        FieldReading(device, _COLD_FIELDS),
+        *_temperature_thresholds(device),
     ]
-    return {"fan_speed_percent": max(speeds, default=AbsenceReason.NOT_SUPPORTED)}
 
 
-_WARM_READINGS = (
-    _engine("encoder", "nvmlDeviceGetEncoderUtilization"),
-    _engine("decoder", "nvmlDeviceGetDecoderUtilization"),
-    _engine("jpeg", "nvmlDeviceGetJpgUtilization"),
-    _engine("ofa", "nvmlDeviceGetOfaUtilization"),
-    Reading(("bar1_used_bytes", "bar1_total_bytes"), _bar1),
-    Reading(("fan_speed_percent",), _fans),
-    _number("thermal_margin_celsius", "nvmlDeviceGetMarginTemperature"),
-    _number("pcie_link_generation", "nvmlDeviceGetCurrPcieLinkGeneration"),
-    _number("pcie_link_width_lanes", "nvmlDeviceGetCurrPcieLinkWidth"),
-)
+def mig_readings(device: Handle, parent: Handle, gpu_instance_id: int, proc_folder: Path) -> list[Reading]:
+    """What is told of a MIG device by itself: its memory and, by GPM, its activity; the rest is its GPU's.
 
-_COLD_READINGS = tuple(
-    _number(f"{limit}_temperature_celsius", "nvmlDeviceGetTemperatureThreshold", threshold)
+    Args:
+        device: The MIG device.
+        parent: The GPU that it is a part of.
+        gpu_instance_id: Which part.
+        proc_folder: As for `gpu_readings`.
+    """
+    return [MemoryReading(device, proc_folder), gpm_reading(Gpm(parent, gpu_instance_id))]
+
+
+def substitutes(device: Handle) -> list[Reading]:
+    """Calls for columns whose field the driver does not serve: it is older than the field, or the GPU than Ampere.
+
+    From Blackwell on each NVLink is asked by itself, and the columns are their sums.
+    """
+    return [
+        _number(device, "power_watts", "nvmlDeviceGetPowerUsage", scaled=_milli),
+        _number(device, "power_limit_watts", "nvmlDeviceGetEnforcedPowerLimit", scaled=_milli),
+        link_sums(device, {"nvlink_tx_bytes": 202, "nvlink_rx_bytes": 204}),
+    ]
+
+
+def _number(
+    device: Handle,
+    column: str,
+    *names: str,
+    arguments: Sequence[int] = (),
+    scaled: _Scale = unscaled,
+    out: type[Any] = ctypes.c_uint,
+) -> Reading:
+    """Calls that answer with one number; `names` are functions of one signature, newest first."""
+
+    def way(name: str) -> tuple[str, Callable[[], Answers]]:
+        answer = out()
+        call = Call(name, device, *arguments, ctypes.byref(answer))
+
+        def read() -> Answers:
+            call()
+            return {column: scaled(answer.value)}
+
+        return " ".join([name, *map(str, arguments)]), read
+
+    return Reading((column,), *map(way, names))
+
+
+def _structure(
+    device: Handle, names: Sequence[str], layout: type[ctypes.Structure], members: Mapping[str, str]
+) -> Reading:
+    """Calls that fill a structure; `members` are the columns and what the structure calls them."""
+    answer = plain(layout)()
+
+    def way(name: str) -> tuple[str, Callable[[], Answers]]:
+        call = Call(name, device, ctypes.byref(answer))
+
+        def read() -> Answers:
+            call()
+            return {column: getattr(answer, member) for column, member in members.items()}
+
+        return name, read
+
+    return Reading(tuple(members), *map(way, names))
+
+
+def _temperature(device: Handle) -> Reading:
+    """The call of drivers since 565, and the older one."""
+    column, sensor = "temperature_celsius", pynvml.NVML_TEMPERATURE_GPU
+    older = _number(device, column, "nvmlDeviceGetTemperature", arguments=[sensor])
+    return Reading((column,), _versioned(device, column, "nvmlDeviceGetTemperatureV", sensor), *older.ways)
+
+
+def _versioned(device: Handle, column: str, name: str, *asked: int) -> tuple[str, Callable[[], Answers]]:
+    """A call with a structure of 32-bit words: its version 1, what is asked, and last the answer.
+
+    An older nvidia-ml-py has no such structures, though the driver may know the call.
+    """
+    layout = ctypes.c_int * (len(asked) + 2)
+    words = layout(ctypes.sizeof(layout) | 1 << 24, *asked)
+    call = Call(name, device, ctypes.byref(words))
+
+    def read() -> Answers:
+        call()
+        return {column: words[-1]}
+
+    return name, read
+
+
+def _clocks(device: Handle) -> Iterator[Reading]:
+    for domain, number in (
+        ("sm", pynvml.NVML_CLOCK_SM),
+        ("memory", pynvml.NVML_CLOCK_MEM),
+        ("graphics", pynvml.NVML_CLOCK_GRAPHICS),
+        ("video", pynvml.NVML_CLOCK_VIDEO),
+    ):
+        yield _number(device, f"clock_{domain}_hertz", "nvmlDeviceGetClockInfo", arguments=[number], scaled=_mega)
+
+
+def _performance_state(device: Handle) -> Reading:
+    def known(state: float) -> Any:
+        return AbsenceReason.NO_DATA if state == pynvml.NVML_PSTATE_UNKNOWN else state
+
+    names = ("nvmlDeviceGetPerformanceState", "nvmlDeviceGetPowerState")
+    return _number(device, "performance_state", *names, scaled=known)
+
+
+def _engines(device: Handle) -> Iterator[Reading]:
+    """The media engines' utilization; each call gives the period that it was sampled over beside it."""
+    for engine, word in (("encoder", "Encoder"), ("decoder", "Decoder"), ("jpeg", "Jpg"), ("ofa", "Ofa")):
+        yield _engine(device, f"{engine}_utilization_percent", f"nvmlDeviceGet{word}Utilization")
+
+
+def _engine(device: Handle, column: str, name: str) -> Reading:
+    share, period_us = ctypes.c_uint(), ctypes.c_uint()
+    call = Call(name, device, ctypes.byref(share), ctypes.byref(period_us))
+
+    def read() -> Answers:
+        call()
+        return {column: share.value}
+
+    return Reading((column,), (name, read))
+
+
+def _fans(device: Handle) -> Callable[[], Answers]:
+    number, speed = ctypes.c_uint(), ctypes.c_uint()
+    count = Call("nvmlDeviceGetNumFans", device, ctypes.byref(number))
+
+    def speed_percent(fan: int) -> int:
+        Call("nvmlDeviceGetFanSpeed_v2", device, fan, ctypes.byref(speed))()
+        return speed.value
+
+    def read() -> Answers:
+        count()
+        return {"fan_speed_percent": max(map(speed_percent, range(number.value)), default=AbsenceReason.NOT_SUPPORTED)}
+
+    return read
+
+
+def _temperature_thresholds(device: Handle) -> Iterator[Reading]:
     for limit, threshold in (
         ("slowdown", pynvml.NVML_TEMPERATURE_THRESHOLD_SLOWDOWN),
         ("shutdown", pynvml.NVML_TEMPERATURE_THRESHOLD_SHUTDOWN),
-    )
-)
+    ):
+        yield _number(
+            device, f"{limit}_temperature_celsius", "nvmlDeviceGetTemperatureThreshold", arguments=[threshold]
+        )
 
-# By version: pynvml's name without one raises an error of its own kind on a driver that lacks the newest.
-PROCESS_LISTS: Mapping[str, tuple[str, str]] = {
-    kind: (f"nvmlDeviceGet{name}RunningProcesses_v3", f"nvmlDeviceGet{name}RunningProcesses_v2")
-    for kind, name in (("compute", "Compute"), ("graphics", "Graphics"), ("mps", "MPSCompute"))
-}
+
+_SAMPLE_BUFFERS: Sequence[tuple[int, str, str, _Scale]] = (
+    (pynvml.NVML_TOTAL_POWER_SAMPLES, "power", "watts", _milli),
+    (pynvml.NVML_GPU_UTILIZATION_SAMPLES, "utilization", "percent", unscaled),
+)
+"""Which buffer of the driver, and the quantity, unit and scale of what it holds."""
+
+
+def _driver_samples(device: Handle, sampling_type: int, quantity: str, unit: str, scaled: _Scale) -> Reading:
+    samples = DriverSamples(device, sampling_type)
+    columns = (
+        *(f"{quantity}_{measure}_{unit}" for measure in ("minimum", "maximum", "mean")),
+        f"{quantity}_sample_count",
+    )
+
+    def read() -> Answers:
+        fresh = [scaled(value) for value in samples.read()]
+        if not fresh:
+            return dict.fromkeys(columns, AbsenceReason.NO_DATA)
+        return dict(zip(columns, (min(fresh), max(fresh), sum(fresh) / len(fresh), len(fresh)), strict=True))
+
+    return Reading(columns, (f"nvmlDeviceGetSamples {sampling_type}", read))
+
+
+def gpm_reading(gpm: Gpm) -> Reading:
+    return Reading(Gpm.columns, ("nvmlGpmMetricsGet", gpm.read))
+
+
+def link_sums(device: Handle, columns: Mapping[str, int]) -> Reading:
+    """Sums over the NVLinks of fields that each link has.
+
+    Args:
+        device: The GPU.
+        columns: Each column and its field.
+    """
+    batch = FieldBatch(device, [(field_id, link) for field_id in columns.values() for link in range(LINKS_MAX)])
+
+    def read() -> Answers:
+        _, values = batch.read()
+        return {
+            column: _sum(values[place * LINKS_MAX : (place + 1) * LINKS_MAX]) for place, column in enumerate(columns)
+        }
+
+    return Reading(tuple(columns), ("fields " + " ".join(map(str, columns.values())) + " by link", read))
+
+
+def _sum(values: Sequence[float | AbsenceReason]) -> float | AbsenceReason:
+    """The sum of what is there; where nothing is, the reason of the first."""
+    known = [value for value in values if not isinstance(value, AbsenceReason)]
+    return sum(known) if known else values[0]
+
+
+# --- memory
+
+
 _MEMORY_COLUMNS = (
     "memory_kind",
     "memory_used_bytes",
@@ -237,121 +455,69 @@ _MEMORY_COLUMNS = (
 )
 
 
-def _memory(proc_folder: Path, nvml: Nvml, device: Handle) -> Answers:
-    memory = _memory_info(nvml, device)
-    if memory is None:
-        used = _process_bytes(nvml, device)
+class MemoryReading(Reading):
+    """The memory of a GPU or MIG device or, where it has none of its own, the host's.
+
+    A GPU that shares the host's memory says NOT_SUPPORTED, and no other error, or succeeds with a total of 0. The
+    newer of the calls tells apart what is reserved; a driver before 510 lacks it and counts that as used.
+
+    Args:
+        device: The GPU or MIG device.
+        proc_folder: Where /proc is.
+    """
+
+    def __init__(self, device: Handle, proc_folder: Path) -> None:
+        self._proc_folder = proc_folder
+        self._processes = ProcessLists(device)
+        self._code = pynvml.NVML_ERROR_UNKNOWN
+        self._now: Now
+        newer = plain(pynvml.c_nvmlMemory_v2_t)(version=pynvml.nvmlMemory_v2)
+        super().__init__(
+            _MEMORY_COLUMNS,
+            self._dedicated(device, "nvmlDeviceGetMemoryInfo_v2", newer),
+            self._dedicated(device, "nvmlDeviceGetMemoryInfo", plain(pynvml.c_nvmlMemory_t)()),
+            ("/proc/meminfo", self._unified),
+        )
+
+    def answers(self, now: Now) -> Answers:
+        self._now = now
+        return super().answers(now)
+
+    def _dedicated(self, device: Handle, name: str, memory: Any) -> tuple[str, Callable[[], Answers]]:
+        call = Call(name, device, ctypes.byref(memory))
+
+        def read() -> Answers:
+            code = call.code()
+            is_nothing = code == pynvml.NVML_SUCCESS and not memory.total
+            self._code = pynvml.NVML_ERROR_NOT_SUPPORTED if is_nothing else code
+            refuse(self._code)
+            return {
+                "memory_kind": "dedicated",
+                "memory_used_bytes": memory.used,
+                "memory_total_bytes": memory.total,
+                "memory_free_bytes": memory.free,
+                "memory_reserved_bytes": getattr(memory, "reserved", AbsenceReason.NOT_SUPPORTED),
+            }
+
+        return name, read
+
+    def _unified(self) -> Answers:
+        if self._code != pynvml.NVML_ERROR_NOT_SUPPORTED:
+            raise Absent(absence_reason(self._code), self._code)
+        used = self._processes.memory_used_bytes(self._now)
         return {
             "memory_kind": "unified",
-            **_host_memory(proc_folder),
+            **_host_memory(self._proc_folder),
             "memory_used_bytes": used,
             "memory_process_bytes": used,
             "memory_free_bytes": AbsenceReason.NOT_SUPPORTED,
             "memory_reserved_bytes": AbsenceReason.NOT_SUPPORTED,
         }
-    return {
-        "memory_kind": "dedicated",
-        "memory_used_bytes": memory.used,
-        "memory_total_bytes": memory.total,
-        "memory_free_bytes": memory.free,
-        "memory_reserved_bytes": getattr(memory, "reserved", AbsenceReason.NOT_SUPPORTED),
-    }
-
-
-def _memory_info(nvml: Nvml, device: Handle) -> Any | None:
-    """The GPU's own memory; None where it has none and shares the host's.
-
-    Such a GPU says NOT_SUPPORTED, and no other error, or succeeds with a total of 0.
-    """
-    try:
-        memory = _newest_memory_info(nvml, device)
-    except Absent as absent:
-        if absent.code != pynvml.NVML_ERROR_NOT_SUPPORTED:
-            raise
-        return None
-    return memory if memory.total else None
-
-
-def _newest_memory_info(nvml: Nvml, device: Handle) -> Any:
-    """With what is reserved told apart; a driver before 510 lacks that question and counts it as used."""
-    try:
-        return nvml.ask("nvmlDeviceGetMemoryInfo", device, version=pynvml.nvmlMemory_v2)
-    except Absent as absent:
-        if absent.code != pynvml.NVML_ERROR_FUNCTION_NOT_FOUND:
-            raise
-        return nvml.ask("nvmlDeviceGetMemoryInfo", device)
 
 
 def _host_memory(proc_folder: Path) -> Answers:
     try:
-        memory = proc.meminfo_bytes(proc_folder)
+        memory = proc.meminfo_bytes(str(proc_folder))
         return {"memory_total_bytes": memory["MemTotal"], "memory_available_bytes": memory["MemAvailable"]}
     except proc.UNREADABLE as error:
         return dict.fromkeys(("memory_total_bytes", "memory_available_bytes"), proc.absence_reason(error))
-
-
-def _process_bytes(nvml: Nvml, device: Handle) -> int | AbsenceReason:
-    """Sum over the processes; one that computes and draws is on two lists, with all its memory on each."""
-    processes: list[Any] = []
-    for kind, names in PROCESS_LISTS.items():
-        try:
-            processes += nvml.ask(names, device)
-        except Absent as absent:
-            if kind == "compute" or absent.reason is not AbsenceReason.NOT_SUPPORTED:
-                return absent.reason
-    used = {process.pid: process.usedGpuMemory for process in processes}
-    return AbsenceReason.NO_DATA if None in used.values() else sum(used.values())
-
-
-def _asked(name: str, *arguments: Any, scaled: Callable[[Any], Any] = _plain) -> Callable[[Nvml, Handle], Any]:
-    return lambda nvml, device: scaled(nvml.ask(name, device, *arguments))
-
-
-def _cuda_version(nvml: Nvml, _: Handle) -> str:
-    version: int = nvml.ask("nvmlSystemGetCudaDriverVersion_v2")
-    return f"{version // 1000}.{version % 1000 // 10}"
-
-
-def _memory_total(nvml: Nvml, device: Handle) -> int | AbsenceReason:
-    memory = _memory_info(nvml, device)
-    return memory.total if memory else AbsenceReason.NOT_SUPPORTED
-
-
-_ARCHITECTURES: Mapping[int, str] = {
-    2: "Kepler",
-    3: "Maxwell",
-    4: "Pascal",
-    5: "Volta",
-    6: "Turing",
-    7: "Ampere",
-    8: "Ada",
-    9: "Hopper",
-    10: "Blackwell",
-    13: "Rubin",
-}
-
-DESCRIPTION: Mapping[str, Callable[[Nvml, Handle], Any]] = {
-    "name": _asked("nvmlDeviceGetName"),
-    "serial": _asked("nvmlDeviceGetSerial"),
-    "pci_bus_id": _asked("nvmlDeviceGetPciInfo", scaled=lambda pci: pci.busId),
-    "architecture": _asked(
-        "nvmlDeviceGetArchitecture", scaled=lambda number: _ARCHITECTURES.get(number, AbsenceReason.NO_DATA)
-    ),
-    "compute_capability": _asked("nvmlDeviceGetCudaComputeCapability", scaled=lambda pair: ".".join(map(str, pair))),
-    "vbios_version": _asked("nvmlDeviceGetVbiosVersion"),
-    "driver_version": lambda nvml, _: nvml.ask("nvmlSystemGetDriverVersion"),
-    "nvml_version": lambda nvml, _: nvml.ask("nvmlSystemGetNVMLVersion"),
-    "cuda_version": _cuda_version,
-    "mig_enabled": _asked("nvmlDeviceGetMigMode", scaled=lambda modes: bool(modes[0])),
-    "ecc_enabled": _asked("nvmlDeviceGetEccMode", scaled=lambda modes: bool(modes[0])),
-    "persistence_enabled": _asked("nvmlDeviceGetPersistenceMode", scaled=bool),
-    "memory_kind": lambda nvml, device: "dedicated" if _memory_info(nvml, device) else "unified",
-    "memory_total_bytes": _memory_total,
-    "power_limit_watts": _asked("nvmlDeviceGetEnforcedPowerLimit", scaled=_milli),
-    "power_limit_default_watts": _asked("nvmlDeviceGetPowerManagementDefaultLimit", scaled=_milli),
-    "clock_sm_maximum_hertz": _asked("nvmlDeviceGetMaxClockInfo", pynvml.NVML_CLOCK_SM, scaled=_mega),
-    "clock_memory_maximum_hertz": _asked("nvmlDeviceGetMaxClockInfo", pynvml.NVML_CLOCK_MEM, scaled=_mega),
-    "pcie_link_maximum_generation": _asked("nvmlDeviceGetMaxPcieLinkGeneration"),
-    "pcie_link_maximum_width_lanes": _asked("nvmlDeviceGetMaxPcieLinkWidth"),
-}
-"""What a GPU is, by column of `inventory`."""

@@ -1,4 +1,4 @@
-"""The host: CPU, memory, swap, pressure, disk, network.
+"""The host: CPU, memory, swap, pressure; disks and network summed. `collector.devices` has each device.
 
 Each file under /proc is read once a tick. A column whose word the kernel does not write is absent by itself; a file
 that cannot be read takes its own columns and no others.
@@ -14,19 +14,14 @@ from typing import Any
 
 from collector import proc
 from collector.clock import Now
-from collector.probe import CounterEpoch, Row
-from store.events import SYSTEM_SAMPLE, AbsenceReason, Event
+from collector.devices import SECTOR_BYTES, network_cards, whole_disks
+from collector.probe import Condition, CounterEpoch, Row, Turn
+from store.events import SYSTEM_SAMPLE, WARM_SECONDS, AbsenceReason, Event
 
-SENSORS_EVERY_S = 5.0  # one file per core and sensor: too many for every second on a large machine
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-_SECTOR_BYTES = 512  # of diskstats, whatever the device's own sectors are
 _CPU_STATES = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
 """In the order of /proc/stat. What it counts as guest it counts in user and nice too."""
 _CPU_COLUMNS = (*(f"cpu_{state}_percent" for state in _CPU_STATES), "cpu_utilization_percent")
-
-
-_Columns = Mapping[str, Callable[[Any], float]]
-"""How each column comes from a file's content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,46 +29,16 @@ class _Source:
     """One file, given the root of the file system, and the columns it fills."""
 
     read: Callable[[Path], Any]
-    columns: _Columns
+    columns: proc.Columns
 
 
-def _value_or_reason(read: Callable[[], Any]) -> Any:
-    """What `read` gives, or the `AbsenceReason` why it gives nothing."""
-    try:
-        return read()
-    except proc.UNREADABLE as error:
-        return proc.absence_reason(error)
-
-
-def _answers(columns: _Columns, content: Any) -> dict[str, Any]:
-    """A value or a reason for each column; the content's own reason where there is none."""
-    if isinstance(content, AbsenceReason):
-        return dict.fromkeys(columns, content)
-    return {column: _value_or_reason(partial(extract, content)) for column, extract in columns.items()}
-
-
-def _whole_disks(root: Path) -> list[list[int]]:
-    """The numbers of diskstats of each device that reaches hardware: no partitions, loops, RAM disks and stacks."""
-    return [
-        [int(word) for word in words[3:]]
-        for words in proc.table(root / "proc/diskstats")
-        if not words[2].startswith(("loop", "ram", "zram", "dm-", "md"))
-        and (root / "sys/block" / words[2].replace("/", "!")).exists()
-    ]
-
-
-def _network_cards(root: Path) -> list[list[int]]:
-    """The numbers of net/dev of each interface but loopback."""
-    return [[int(word) for word in words[1:]] for words in proc.table(root / "proc/net/dev")[2:] if words[0] != "lo:"]
-
-
-def _sum(*places: int, unit: int = 1) -> Callable[[list[list[int]]], int]:
+def _sum(*places: int, unit: int = 1) -> Callable[[Mapping[str, Sequence[int]]], int]:
     """The sum of the numbers at these places over all devices. None at all is no reading, and not 0."""
 
-    def total(devices: list[list[int]]) -> int:
+    def total(devices: Mapping[str, Sequence[int]]) -> int:
         if not devices:
             raise LookupError("no such device")
-        return unit * sum(device[place] for device in devices for place in places)
+        return unit * sum(numbers[place] for numbers in devices.values() for place in places)
 
     return total
 
@@ -83,7 +48,7 @@ def _pressure_source(resource: str) -> _Source:
         return lambda lines: int(lines[share].rpartition("total=")[2]) / 1e6  # cpu has no line full before Linux 5.13
 
     columns = {f"pressure_{resource}_{share}_seconds": stalled_seconds(share) for share in ("some", "full")}
-    return _Source(lambda root: proc.lines(root / "proc/pressure" / resource), columns)
+    return _Source(lambda root: proc.lines(f"{root}/proc/pressure/{resource}"), columns)
 
 
 def _cpu_count(stat: Mapping[str, str]) -> int:
@@ -93,7 +58,7 @@ def _cpu_count(stat: Mapping[str, str]) -> int:
     return count
 
 
-_STAT_COLUMNS: _Columns = {
+_STAT_COLUMNS: proc.Columns = {
     "cpu_count": _cpu_count,
     "tasks_running_count": lambda stat: int(stat["procs_running"]),
     "tasks_blocked_count": lambda stat: int(stat["procs_blocked"]),
@@ -102,7 +67,7 @@ _STAT_COLUMNS: _Columns = {
 
 _SOURCES = (
     _Source(
-        lambda root: (root / "proc/loadavg").read_text().split(),
+        lambda root: proc.content(f"{root}/proc/loadavg").split(),
         {
             "load_1m_count": lambda words: float(words[0]),
             "load_5m_count": lambda words: float(words[1]),
@@ -110,7 +75,7 @@ _SOURCES = (
         },
     ),
     _Source(
-        lambda root: proc.meminfo_bytes(root / "proc"),
+        lambda root: proc.meminfo_bytes(f"{root}/proc"),
         {
             "memory_total_bytes": lambda memory: memory["MemTotal"],
             "memory_available_bytes": lambda memory: memory["MemAvailable"],
@@ -124,7 +89,7 @@ _SOURCES = (
         },
     ),
     _Source(
-        lambda root: proc.lines(root / "proc/vmstat"),
+        lambda root: proc.lines(f"{root}/proc/vmstat"),
         {
             "swap_in_bytes": lambda pages: int(pages["pswpin"]) * PAGE_BYTES,
             "swap_out_bytes": lambda pages: int(pages["pswpout"]) * PAGE_BYTES,
@@ -132,17 +97,17 @@ _SOURCES = (
     ),
     *(_pressure_source(resource) for resource in ("cpu", "memory", "io")),
     _Source(
-        _whole_disks,
+        whole_disks,
         {
             "disk_reads_count": _sum(0),
-            "disk_read_bytes": _sum(2, unit=_SECTOR_BYTES),
+            "disk_read_bytes": _sum(2, unit=SECTOR_BYTES),
             "disk_writes_count": _sum(4),
-            "disk_written_bytes": _sum(6, unit=_SECTOR_BYTES),
+            "disk_written_bytes": _sum(6, unit=SECTOR_BYTES),
             "disk_busy_seconds": lambda disks: _sum(9)(disks) / 1000,
         },
     ),
     _Source(
-        _network_cards,
+        network_cards,
         {
             "network_received_bytes": _sum(0),
             "network_received_packets_count": _sum(1),
@@ -166,6 +131,7 @@ class HostProbe:
     """
 
     name = "host"
+    condition = Condition.ANSWERS
 
     def __init__(
         self,
@@ -179,22 +145,21 @@ class HostProbe:
         self._interval_s = interval_s
         self._root = root
         self._sensors = sensors
-        self._next_sensors_s = float("-inf")
-        # A disk that is pulled or a container's network card that goes takes its counts out of the sums.
+        self._sensors_turn = Turn(WARM_SECONDS, interval_s)  # a file per core and sensor: too many for every second
+        # A disk that is pulled or a network card that goes takes its counts out of the sums.
         self._epoch = CounterEpoch([field.name for field in SYSTEM_SAMPLE.fields if field.instrument == "counter"])
         self._cpu_before: Mapping[str, int] | None = None
         self._is_described = False
 
     def read(self, now: Now) -> Sequence[Event]:
         row = Row()
-        stat = _value_or_reason(partial(proc.lines, self._root / "proc/stat"))
-        row.put(_answers(_STAT_COLUMNS, stat))
+        stat = proc.value_or_reason(partial(proc.lines, f"{self._root}/proc/stat"))
+        row.put(proc.answers(_STAT_COLUMNS, stat))
         row.put(self._cpu_shares(stat))
         for source in _SOURCES:
-            row.put(_answers(source.columns, _value_or_reason(partial(source.read, self._root))))
-        row.put({"ledger_filesystem_free_bytes": _value_or_reason(self._free_bytes)})
-        if self._sensors and now.monotonic_s >= self._next_sensors_s:
-            self._next_sensors_s = now.monotonic_s + SENSORS_EVERY_S
+            row.put(proc.answers(source.columns, proc.value_or_reason(partial(source.read, self._root))))
+        row.put({"ledger_filesystem_free_bytes": proc.value_or_reason(self._free_bytes)})
+        if self._sensors and self._sensors_turn.has_come(now):
             row.put(self._sensors())
         values = {
             "interval_seconds": self._interval_s,
@@ -215,7 +180,7 @@ class HostProbe:
         pass
 
     def _cpu_shares(self, stat: Any) -> dict[str, Any]:
-        ticks = stat if isinstance(stat, AbsenceReason) else _value_or_reason(partial(_cpu_ticks, stat))
+        ticks = stat if isinstance(stat, AbsenceReason) else proc.value_or_reason(partial(_cpu_ticks, stat))
         if isinstance(ticks, AbsenceReason):
             return dict.fromkeys(_CPU_COLUMNS, ticks)
         before, self._cpu_before = self._cpu_before, ticks

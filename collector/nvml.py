@@ -6,20 +6,22 @@ that belongs beside the NULL, or `DriverAway`, when there is nobody to ask. Fact
 - pynvml's error class is unhashable, so errors are told apart by their number.
 - Newer names replace older ones (TemperatureV, ClocksEventReasons); an older driver lacks the new symbol, and an
   older nvidia-ml-py the new name, so a call may have a second name to fall back on.
-- pynvml's own nvmlDeviceGetFieldValues builds its array anew and catches a TypeError per field, 54 µs for 40
-  fields; an array kept from tick to tick and a cached function pointer take 1 to 3 µs.
+- pynvml's wrappers build their structs anew at each call, and reading a member of one goes through Python: 54 µs for
+  40 field values, 60 µs for 50 samples. What is asked at every tick is a `Call` instead: the function pointer and the
+  memory for its answer, kept; 1 to 3 µs.
 - nvmlShutdown leaves the library mapped, so after a driver upgrade every nvmlInit fails with a version mismatch
   until the old mapping is gone.
 """
 
-import _ctypes
 import ctypes
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import Any, NewType
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from threading import get_ident
+from typing import Any, Literal, NewType
 
 import pynvml
 
+from collector.driver_library import LIBRARY, mapped_files
 from store.events import AbsenceReason
 
 Handle = NewType("Handle", object)
@@ -52,7 +54,6 @@ _AWAY_WORDS = {
 _NOT_AVAILABLE = frozenset(
     {pynvml.NVML_VALUE_NOT_AVAILABLE_uint.value, pynvml.NVML_VALUE_NOT_AVAILABLE_ulonglong.value}
 )
-_VALUE_MEMBERS = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")
 
 
 class Absent(Exception):  # noqa: N818 - not an error: the answer to a question is that there is no value
@@ -66,6 +67,10 @@ class Absent(Exception):  # noqa: N818 - not an error: the answer to a question 
 
 class DriverAway(Exception):  # noqa: N818 - a state of the machine that passes
     """There is no driver to ask: not installed, not loaded, or replaced under us."""
+
+
+class LibraryKept(DriverAway):
+    """The driver was replaced, and its old library stays mapped: only a new process gets rid of it."""
 
 
 def absence_reason(code: int) -> AbsenceReason:
@@ -88,10 +93,12 @@ class Nvml:
 
     def __init__(self) -> None:
         try:
-            pynvml.nvmlInit()
+            LIBRARY.begin()
         except pynvml.NVMLError as error:
-            _unload()
-            raise DriverAway(_AWAY_WORDS.get(error.value, f"NVML cannot be initialised ({error})")) from None
+            LIBRARY.unmap()
+            is_kept = error.value == pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH and mapped_files()
+            away = LibraryKept if is_kept else DriverAway
+            raise away(_AWAY_WORDS.get(error.value, f"NVML cannot be initialised ({error})")) from None
 
     def ask(self, names: str | tuple[str, ...], *arguments: Any, **options: Any) -> Any:
         """Call the first of `names` that the driver knows.
@@ -110,9 +117,13 @@ class Nvml:
         return _call(_bound(last), *arguments, **options)
 
     def close(self) -> None:
-        with suppress(pynvml.NVMLError):
-            pynvml.nvmlShutdown()
-        _unload()
+        """End the session and unmap the library."""
+        LIBRARY.end()
+
+
+def address(handle: Any) -> int | None:
+    """What a handle points to: the same for all handles of one device in one session."""
+    return ctypes.cast(handle, ctypes.c_void_p).value
 
 
 def _bound(name: str) -> Callable[..., Any]:
@@ -124,69 +135,149 @@ def _bound(name: str) -> Callable[..., Any]:
 
 
 def _call(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    thread = get_ident()
+    LIBRARY.calls[thread] = function  # in line: in a function of its own it costs 1 µs more a call
     try:
-        return function(*arguments, **options)
+        answer = function(*arguments, **options)
     except pynvml.NVMLError as error:
-        if error.value in _DRIVER_AWAY:
-            raise DriverAway(_AWAY_WORDS.get(error.value, "the NVIDIA driver went away")) from None
-        raise Absent(absence_reason(error.value), error.value) from None
+        refuse(error.value)
+        raise
+    finally:
+        del LIBRARY.calls[thread]
+    # Some of pynvml's functions forget to decode what they give.
+    return answer.decode(errors="replace") if isinstance(answer, bytes) else answer
 
 
-def _unload() -> None:
-    """Unmap the library, so that the next session loads the one that is installed then."""
-    library = pynvml.nvmlLib
-    if library is None:
+def refuse(code: int) -> None:
+    """Raise what an NVML return code stands for; nothing for 0.
+
+    Raises:
+        Absent: No value, with the reason.
+        DriverAway: The driver is gone.
+    """
+    if code == pynvml.NVML_SUCCESS:
         return
-    pynvml.nvmlLib = None
-    pynvml._nvmlGetFunctionPointer_cache.clear()  # noqa: SLF001 - pynvml has no call for it
-    with suppress(OSError):
-        _ctypes.dlclose(library._handle)  # noqa: SLF001 - nor has ctypes
+    if code in _DRIVER_AWAY:
+        raise DriverAway(_AWAY_WORDS.get(code, "the NVIDIA driver went away")) from None
+    raise Absent(absence_reason(code), code) from None
 
 
-def union_value(value_type: int, value: Any) -> int | float | AbsenceReason:
-    """The member of an NVML value union that its type names, or why it is none."""
-    if value_type >= len(_VALUE_MEMBERS):
-        return AbsenceReason.NOT_SUPPORTED  # a type of a later driver
-    number: int | float = getattr(value, _VALUE_MEMBERS[value_type])
-    return number if number not in _NOT_AVAILABLE else AbsenceReason.NO_DATA
+class Call:
+    """One of the driver's functions with its arguments, made as often as wanted.
+
+    Args:
+        name: The symbol, with its version.
+        arguments: As ctypes takes them: handles, ctypes values, `byref` of the memory that takes the answer.
+    """
+
+    __slots__ = ("_arguments", "_function", "_name")
+
+    def __init__(self, name: str, *arguments: Any) -> None:
+        self._name = name
+        self._arguments = arguments
+        self._function: Callable[..., int] | None = None
+
+    def __call__(self) -> None:
+        """Make the call.
+
+        Raises:
+            Absent: The driver did not answer, with the reason.
+            DriverAway: The driver is gone.
+        """
+        if code := self.code():
+            refuse(code)
+
+    def code(self) -> int:
+        """Make the call and give NVML's return code, for a caller to whom not only 0 is an answer."""
+        if self._function is None:
+            self._function = _call(pynvml._nvmlGetFunctionPointer, self._name)  # noqa: SLF001 - its cache is ours too
+        thread = get_ident()
+        LIBRARY.calls[thread] = self._function  # in line: in a function of its own it costs 1 µs more a call
+        try:
+            return self._function(*self._arguments)
+        finally:
+            del LIBRARY.calls[thread]
+
+
+def plain(structure: type[ctypes.Structure]) -> type[Any]:
+    """A structure of pynvml's layout whose members are read at C's speed, not through pynvml's `__getattribute__`."""
+    return type(structure.__name__, (ctypes.Structure,), {"_fields_": structure._fields_})
+
+
+def numbers(value_type: int, records: memoryview, record_bytes: int, offset: int) -> Sequence[float | AbsenceReason]:
+    """NVML's value unions, one in each record, by the type of all of them; a reason for each that holds no value."""
+    word = _VALUE_FORMATS.get(value_type)
+    if word is None:
+        return [AbsenceReason.NOT_SUPPORTED] * (len(records) // record_bytes)  # a type of a later driver
+    size = struct.calcsize(word)
+    values: Sequence[float] = records.cast(word)[offset // size :: record_bytes // size].tolist()
+    if _NOT_AVAILABLE.isdisjoint(values):
+        return values
+    return [AbsenceReason.NO_DATA if value in _NOT_AVAILABLE else value for value in values]
+
+
+_VALUE_FORMATS: Mapping[int, Literal["d", "I", "L", "Q", "q", "i", "H"]] = {
+    pynvml.NVML_VALUE_TYPE_DOUBLE: "d",
+    pynvml.NVML_VALUE_TYPE_UNSIGNED_INT: "I",
+    pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG: "L",
+    pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG: "Q",
+    pynvml.NVML_VALUE_TYPE_SIGNED_LONG_LONG: "q",
+    5: "i",  # signed int and unsigned short: an older nvidia-ml-py has no names for them
+    6: "H",
+}
+"""NVML's value types and what `struct` calls them."""
 
 
 class FieldBatch:
-    """A fixed set of field values, asked for in one call into memory that is kept.
+    """A fixed set of field values of one GPU, asked for in one call into memory that is kept.
 
     Args:
+        device: The GPU.
         fields: Field id and scope of each.
     """
 
-    def __init__(self, fields: Sequence[tuple[int, int]]) -> None:
-        self._array = (pynvml.c_nvmlFieldValue_t * len(fields))()
-        for slot, (field_id, scope) in zip(self._array, fields, strict=True):
-            slot.fieldId, slot.scopeId, slot.nvmlReturn = field_id, scope, pynvml.NVML_ERROR_UNKNOWN
-        self._question = bytes(self._array)
+    def __init__(self, device: Handle, fields: Sequence[tuple[int, int]]) -> None:
+        question = struct.Struct("=IIqqII8s")  # as c_nvmlFieldValue_t: id, scope, time, latency, type, code, value
+        empty = (0, 0, 0, pynvml.NVML_ERROR_UNKNOWN, bytes(8))
+        self._question = b"".join(question.pack(field_id, scope, *empty) for field_id, scope in fields)
+        self._memory = ctypes.create_string_buffer(self._question, len(self._question))
+        self._call = Call("nvmlDeviceGetFieldValues", device, len(fields), self._memory)
+        self._expect((0,) * len(fields))
+        self.sampled_at_us: int | None = None
+        """The driver's time of the newest value read last, microseconds UTC; None where it gives none."""
 
-    def read(self, device: Handle) -> list[int | float | AbsenceReason]:
-        """The value of each field on that GPU, or why it has none.
+    def read(self) -> tuple[Sequence[int], Sequence[float | AbsenceReason]]:
+        """NVML's return code for each field, and its value or why it has none.
 
         Raises:
             Absent: The GPU answered none of them, with the reason.
             DriverAway: The driver is gone.
         """
-        # A slot that the driver leaves as it is must not look like an answer, let alone another GPU's.
-        ctypes.memmove(self._array, self._question, len(self._question))
-        _call(self._ask, device)
-        return [self._value(slot) for slot in self._array]
+        # A slot that the driver leaves as it is must not look like an answer of the tick before.
+        ctypes.memmove(self._memory, self._question, len(self._question))
+        self._call()
+        told = self._layout.unpack_from(self._memory)
+        if told[1::4] != self._types:  # once: a field keeps its type, and one look at the memory takes all fields
+            self._expect(told[1::4])
+            told = self._layout.unpack_from(self._memory)
+        codes, values = told[2::4], told[3::4]
+        self.sampled_at_us = max(told[0::4]) or None  # the question says 0, and so does a field that failed
+        if not any(codes) and _NOT_AVAILABLE.isdisjoint(values) and self._are_known:
+            return codes, values
+        return codes, list(map(_value_or_reason, self._types, codes, values))
 
-    def _ask(self, device: Handle) -> None:
-        function = pynvml._nvmlGetFunctionPointer("nvmlDeviceGetFieldValues")  # noqa: SLF001 - cached by pynvml
-        pynvml._nvmlCheckReturn(function(device, len(self._array), ctypes.byref(self._array)))  # noqa: SLF001
+    def _expect(self, types: tuple[int, ...]) -> None:
+        """Be ready for values of these types."""
+        self._types = types
+        self._are_known = set(types) <= _VALUE_FORMATS.keys()
+        words = [_VALUE_FORMATS.get(value_type, "Q") for value_type in types]
+        slots = "".join(f"8xq8xII{word}{8 - struct.calcsize(word)}x" for word in words)
+        self._layout = struct.Struct("=" + slots.replace("L", "Q"))
 
-    @staticmethod
-    def _value(slot: Any) -> int | float | AbsenceReason:
-        if slot.nvmlReturn != pynvml.NVML_SUCCESS:
-            return absence_reason(slot.nvmlReturn)
-        return union_value(slot.valueType, slot.value)
 
-    @property
-    def sampled_at_us(self) -> int | None:
-        """The driver's time of the newest value read last, microseconds UTC; None where it gives none."""
-        return max((slot.timestamp for slot in self._array if slot.nvmlReturn == 0), default=0) or None
+def _value_or_reason(value_type: int, code: int, value: float) -> float | AbsenceReason:
+    if code:
+        return absence_reason(code)
+    if value_type not in _VALUE_FORMATS:
+        return AbsenceReason.NOT_SUPPORTED  # a type of a later driver
+    return AbsenceReason.NO_DATA if value in _NOT_AVAILABLE else value

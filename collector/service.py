@@ -7,8 +7,8 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 import uvicorn
@@ -19,11 +19,17 @@ from starlette.routing import Route
 
 from collector.clock import Clock, Now, SystemClock
 from collector.demo import DemoProbe
+from collector.devices import DeviceProbe
+from collector.driver_library import LIBRARY
 from collector.exposition import LiveCollector, expose
 from collector.gpu import GpuProbe
+from collector.guarded import GuardedProbe
 from collector.host import HostProbe
 from collector.listening import bound_socket
-from collector.probe import Probe
+from collector.pausing import PausableProbe
+from collector.probe import Condition, Probe
+from collector.renewing import Renewal, become_anew
+from collector.replay import ReplayProbe
 from collector.sampler import Sampler
 from collector.sensors import read_sensors
 from store.events import stale_after_s
@@ -33,7 +39,7 @@ from store.upkeep_settings import UpkeepSettings
 logger = logging.getLogger(__name__)
 
 SEAL_TIME_LIMIT_S = 600.0
-LAST_TICK_TIME_LIMIT_S = 10.0  # a driver call that hangs cannot be ended from here
+LAST_TICK_TIME_LIMIT_S = 10.0  # /proc or a disk that hangs; what may hang in a driver is guarded
 
 
 class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,8 +50,9 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     sample_interval_s: float
     seal_interval_s: float
-    source: Literal["nvml", "demo"]
+    source: str
     demo_seed: int
+    replay_loop: bool = False
     log_level: str
     version: str
     upkeep: UpkeepSettings = UpkeepSettings()
@@ -125,13 +132,17 @@ class Health:
         )
 
     def not_ready_because(self) -> str | None:
-        """Why the newest state is not in the ledger; None when it is."""
+        """Why the newest state is not in the ledger as a whole; None when it is."""
         latest = self._sampler.latest
         if stopped := self.stopped_because():
             return stopped
         if latest.now is None:
             return "no tick has been taken yet"
-        return latest.problem
+        return latest.problem or self._stalled_because()
+
+    def _stalled_because(self) -> str | None:
+        stalled = [probe for probe in self._sampler.probes if probe.condition is Condition.STALLED]
+        return "; ".join(f"the {probe.name} probe is {probe.status()}" for probe in stalled) or None
 
     def answer(self, problem: str | None) -> JSONResponse:
         latest = self._sampler.latest
@@ -174,20 +185,32 @@ def run(settings: CollectorSettings) -> int:
     ledger = Ledger(folder)
     lock = CollectorLock(folder)
     sealer = Sealer(folder, settings.seal_interval_s, settings.upkeep)
+    stop, told_to_end = threading.Event(), threading.Event()
+    renewal = Renewal(stop)
+
+    def after_tick(now: Now) -> None:
+        sealer.look(now)
+        if not sampler.latest.problem:
+            renewal.look(sampler.latest.events)
+
     sampler = Sampler(
         ledger=ledger,
-        probes=_probes(settings, folder),
+        probes=_probes(settings, folder, clock, renewal),
         clock=clock,
         interval_s=settings.sample_interval_s,
         version=settings.version,
         pid=os.getpid(),
-        after_tick=sealer.look,
+        after_tick=after_tick,
     )
     health = Health(sampler, clock)
     metrics = LiveCollector(lambda: sampler.latest, lambda: health.stopped_because() is None, settings.version)
-    stop = threading.Event()
+
+    def end(*_: object) -> None:
+        told_to_end.set()
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, end)
     failures: list[BaseException] = []
     sampling = threading.Thread(target=_sample, args=(sampler, stop, failures), name="sampler", daemon=True)
     serving = _serve(http_face(health, metrics), listener)
@@ -197,20 +220,35 @@ def run(settings: CollectorSettings) -> int:
     sampling.join(LAST_TICK_TIME_LIMIT_S)
     serving.should_exit = True
     sealer.close()
-    if sampling.is_alive():
-        logger.warning("a probe hangs: this recording ends without its stop event")
-    else:
+    has_ended = not sampling.is_alive()
+    if has_ended:
         ledger.close()
+    else:
+        logger.warning("a probe hangs: this recording ends without its stop event")
     lock.close()
+    if renewal.is_wanted and has_ended and not failures and not told_to_end.is_set():
+        become_anew()
     return 1 if failures else 0
 
 
-def _probes(settings: CollectorSettings, folder: Path) -> list[Probe]:
+def _probes(settings: CollectorSettings, folder: Path, clock: Clock, renewal: Renewal) -> list[Probe]:
     interval_s = settings.sample_interval_s
-    host = HostProbe(ledger_folder=folder, interval_s=interval_s, sensors=read_sensors)
-    if settings.source == "demo":
-        return [host, DemoProbe(interval_s=interval_s, seed=settings.demo_seed)]
-    return [host, GpuProbe(interval_s=interval_s)]
+    machine: list[Probe] = [
+        HostProbe(ledger_folder=folder, interval_s=interval_s, sensors=read_sensors),
+        DeviceProbe(interval_s=interval_s),
+    ]
+    kind, _, file = settings.source.partition(":")
+    if kind == "demo":
+        return [*machine, PausableProbe(DemoProbe(interval_s=interval_s, seed=settings.demo_seed), folder)]
+    if kind == "replay":
+        replayed = ReplayProbe(Path(file), interval_s=interval_s, is_looped=settings.replay_loop)
+        return [*machine, PausableProbe(replayed, folder)]
+
+    def gpu_probe(left_alone: Callable[[], Collection[str]]) -> PausableProbe:
+        probe = GpuProbe(interval_s=interval_s, left_alone=left_alone, on_kept_library=renewal.consider)
+        return PausableProbe(probe, folder)
+
+    return [*machine, GuardedProbe(gpu_probe, clock=clock, interval_s=interval_s, call_of=LIBRARY.call_of)]
 
 
 def _sample(sampler: Sampler, stop: threading.Event, failures: list[BaseException]) -> None:

@@ -33,6 +33,9 @@ Config = Annotated[
     typer.Option("--config", help="A settings file to read instead of the usual ones.", show_default=False),
 ]
 LogLevel = Annotated[str | None, typer.Option("--log-level", help="debug, info, warning or error.", show_default=False)]
+Source = Annotated[
+    str | None, typer.Option("--source", help="nvml, demo, or replay:FILE for a recording.", show_default=False)
+]
 WindowText = Annotated[
     str,
     typer.Option("--window", "-w", help="A time window: 15m, 'last hour', 'yesterday 9-17', 2026-11-22, A..B."),
@@ -116,7 +119,7 @@ def _emit(answer: "Answer", choice: "OutputChoice") -> None:
 @app.command()
 def up(
     data: Data = None,
-    source: Annotated[str | None, typer.Option("--source", help="nvml or demo.", show_default=False)] = None,
+    source: Source = None,
     config: Config = None,
     log_level: LogLevel = None,
 ) -> None:
@@ -132,7 +135,7 @@ def up(
 @app.command()
 def collect(
     data: Data = None,
-    source: Annotated[str | None, typer.Option("--source", help="nvml or demo.", show_default=False)] = None,
+    source: Source = None,
     config: Config = None,
     log_level: LogLevel = None,
 ) -> None:
@@ -140,6 +143,37 @@ def collect(
     from gpuledger.up import run_collector
 
     run_collector(_settings(config, data=data, collector__source=source, log_level=log_level))
+
+
+@app.command("record-nvml")
+def record_nvml(
+    seconds: Annotated[int, typer.Option("--seconds", min=1, max=3600, help="How long; Ctrl-C ends it early.")] = 60,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")] = Path("nvml.recording"),
+    load: Annotated[str, typer.Option("--load", help="What the GPUs are doing, for the label.")] = "load not said",
+    keep_identities: Annotated[
+        bool, typer.Option("--keep-identities", help="Keep UUIDs, serial numbers and pids as they are.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
+) -> None:
+    """Record what the NVIDIA driver answers, to replay it elsewhere with --source replay:FILE."""
+    from collector.clock import SystemClock
+    from collector.recorder import RecordingProbe, record
+    from collector.recording import write_recording
+    from query.figures import spelled
+
+    if out.exists() and not overwrite:
+        raise UsageError(f"{out} is there already", "name another file with --out, or give --overwrite")
+    probe = RecordingProbe(interval_s=1.0, keep_identities=keep_identities)
+    print(f"gpuledger: recording for {seconds} s", file=sys.stderr)
+    try:
+        record(probe, SystemClock(), seconds=seconds, interval_s=1.0)
+    finally:
+        probe.close()
+    recording = probe.recording(load=load, gpuledger_version=__version__)
+    size_bytes = write_recording(out, recording)
+    identities = "as they are" if keep_identities else "replaced by others"
+    print(f"{out}: {recording.label}; {recording.call_count:,} calls, {spelled(size_bytes, 'B')}")
+    print(f"UUIDs, serial numbers and pids are {identities}")
 
 
 @app.command()
@@ -193,6 +227,32 @@ def status(
     _emit(status_answer(found, live), _choice(as_json, as_csv, parquet))
     if not found.is_recording:
         raise typer.Exit(5)
+
+
+@app.command()
+def doctor(
+    bundle: Annotated[
+        Path | None,
+        typer.Option("--bundle", help="Write what belongs to a report of a bug to this .tar.gz.", show_default=False),
+    ] = None,
+    data: Data = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look at driver, GPUs and recording, and say what to do next; exit code 1 for a problem, 5 for a warning."""
+    from gpuledger.bundle import check_name, write_bundle
+    from gpuledger.doctor import examine, here
+    from gpuledger.output import json_text
+
+    if bundle:
+        check_name(bundle)
+    report = examine({"data": data} if data else {}, config, now=_now("UTC"), where=here())
+    print(json_text(report.value()) if as_json else report.text(), end="\n" if as_json else "")
+    if bundle:
+        names = write_bundle(bundle, report, home=Path.home())
+        print(f"{bundle}: {', '.join(names)}; look through it before you attach it", file=sys.stderr)
+    if report.exit_code:
+        raise typer.Exit(report.exit_code)
 
 
 @app.command()
@@ -425,6 +485,31 @@ def release(
 
     released = release_window(_settings(config, data=data).data.absolute(), number)
     print(f"hold {released.id} is released{f' ({released.why})' if released.why else ''}")
+
+
+@app.command()
+def pause(
+    length: Annotated[str, typer.Option("--for", help="When it goes on by itself: 90s, 15m, 1h30m.")] = "15m",
+    why: Annotated[str, typer.Option("--why", help="What for, for whoever wonders.", show_default=False)] = "",
+    data: Data = None,
+    config: Config = None,
+) -> None:
+    """Let go of the NVIDIA driver, so that a GPU can be reset or the driver replaced; the host is still recorded."""
+    from gpuledger.pausing import pause_length_s, pause_recording
+
+    length_s = pause_length_s(length)
+    settings = _settings(config, data=data)
+    interval_s = settings.collector.sample_interval_s
+    print(pause_recording(_source(settings), length_s=length_s, why=why, interval_s=interval_s))
+
+
+@app.command()
+def resume(data: Data = None, config: Config = None) -> None:
+    """End a pause before its time."""
+    from gpuledger.pausing import resume_recording
+
+    settings = _settings(config, data=data)
+    print(resume_recording(_source(settings), interval_s=settings.collector.sample_interval_s))
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """The generated reference pages."""
 
+from gpuledger.hardware import hardware_page
 from gpuledger.settings import ENV_PREFIX, setting_fields
 from store.derivations import events_page
 from store.xid import xid_page
@@ -7,7 +8,12 @@ from store.xid import xid_page
 
 def reference_pages() -> dict[str, str]:
     """File name in docs/reference to text."""
-    return {"events.md": events_page(), "settings.md": settings_page(), "xid.md": xid_page()}
+    return {
+        "events.md": events_page(),
+        "hardware.md": hardware_page(),
+        "settings.md": settings_page(),
+        "xid.md": xid_page(),
+    }
 
 
 def settings_page() -> str:

@@ -42,10 +42,13 @@ class CollectorSection(_Section):
     seal_interval_s: float = Field(
         default=120.0, ge=0.1, le=3600, description="Seconds between two sealings of the tail into Parquet."
     )
-    source: Literal["nvml", "demo"] = Field(
-        default="nvml", description="Where GPU samples come from: the NVIDIA driver, or made up."
+    source: str = Field(
+        default="nvml",
+        pattern="^(nvml|demo|replay:.+)$",
+        description="Where GPU samples come from: nvml, the NVIDIA driver; demo, made up; replay:FILE, a recording.",
     )
     demo_seed: int = Field(default=0, ge=0, lt=2**48, description="Which made-up history --source demo shows.")
+    replay_loop: bool = Field(default=False, description="Begin a recording anew when it is over.")
 
 
 class McpSection(_Section):

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from mcp_server.answers import DescribeDataAnswer, LiveStateAnswer, QueryMetricsAnswer, RunSqlAnswer, result
 from mcp_server.presenting import (
+    capabilities_answer,
     live_answer,
     metrics_answer,
     metrics_description,
@@ -24,6 +25,7 @@ from mcp_server.presenting import (
 )
 from query.absence import why_no_values
 from query.ad_hoc import run_sql
+from query.capabilities import capabilities
 from query.catalogue import find_metric
 from query.engine import LocalSource
 from query.live import live_state
@@ -99,7 +101,7 @@ class Tools:
     def describe_data(
         self,
         topic: Annotated[
-            Literal["overview", "metrics", "table", "examples"], Field(description="What to describe")
+            Literal["overview", "metrics", "table", "examples", "capabilities"], Field(description="What to describe")
         ] = "overview",
         table: Annotated[str | None, Field(description="With topic=table: a view such as gpu_sample")] = None,
         search: Annotated[str, Field(description="With topic=metrics: words in name or meaning")] = "",
@@ -111,8 +113,11 @@ class Tools:
                 return result(metrics_description(search))
             if topic == "examples":
                 return result(sql_examples())
+            zone = zone_info(self._settings.time_zone)
+            if topic == "capabilities":
+                return result(capabilities_answer(capabilities(self._source), zone))
             with self._source.reader() as reader:
-                return result(overview(reader.extents(), zone_info(self._settings.time_zone)))
+                return result(overview(reader.extents(), zone))
 
     def live_state(
         self, gpu: Gpus = None, detail: Detail = "concise", tz: Zone = None

@@ -10,7 +10,7 @@ from query.live import LiveState, live_state, probe_words
 from store.events import KINDS
 from store.ledger import lock_holder
 
-PROBES = ("host", "gpu")
+PROBES = ("host", "devices", "gpu")
 
 
 @dataclass(frozen=True, slots=True)

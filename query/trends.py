@@ -177,6 +177,7 @@ def _trend_sql(engine: Engine, metric: Metric, gpus: Sequence[int]) -> str:
 
 _NAMES: Mapping[str, str] = {
     "gpu_sample": "gpu_index",
+    "device_sample": "device",
     "process_sample": "name",
     "request": "operation",
     "server_sample": "model",

@@ -51,6 +51,8 @@ class AbsenceReason(StrEnum):
     LOST = "lost"  # the device is gone: fallen off the bus, being reset
     NO_DATA = "no_data"  # it was asked and had nothing to say
     STALE = "stale"  # the newest reading is too old to stand for now
+    SUSPECT = "suspect"  # the device said 0, which cannot be true
+    SUSPENDED = "suspended"  # the device sleeps, or is left alone so that it can, and is not woken to be asked
 
 
 def stale_after_s(interval_s: float) -> float:
@@ -87,6 +89,7 @@ class Field:
         otel: The name OpenTelemetry gives to it.
         bits: For a set of bits: the value of each bit and the reason it stands for.
         every_seconds: How often it is read, where that is not with every row; it is NULL in the rows between.
+        is_never_zero: A device that says 0 does not know: the value is NULL, because it is suspect.
     """
 
     name: str
@@ -100,6 +103,7 @@ class Field:
     otel: str | None = None
     bits: Mapping[int, str] | None = None
     every_seconds: float | None = None
+    is_never_zero: bool = False
 
     @property
     def is_measured(self) -> bool:
@@ -227,6 +231,7 @@ def _clock(domain: str, source: str, dcgm: str | None) -> Field:
         source,
         family=Family("dgx_gpu_clock_hertz", (("domain", domain),)),
         dcgm=dcgm,
+        is_never_zero=domain in ("sm", "memory"),
     )
 
 
@@ -310,7 +315,7 @@ GPU_SAMPLE = Kind(
         _gauge("bar1_used_bytes", "int64", "Used BAR1 memory.", "nvmlDeviceGetBAR1MemoryInfo", dcgm="DCGM_FI_DEV_BAR1_USED", every_seconds=WARM_SECONDS),
         _gauge("bar1_total_bytes", "int64", "Total BAR1 memory.", "nvmlDeviceGetBAR1MemoryInfo", dcgm="DCGM_FI_DEV_BAR1_TOTAL", every_seconds=WARM_SECONDS),
         # Temperature
-        _gauge("temperature_celsius", "float32", "Temperature of the GPU die.", "nvmlDeviceGetTemperatureV", dcgm="DCGM_FI_DEV_GPU_TEMP", otel="hw.temperature"),
+        _gauge("temperature_celsius", "float32", "Temperature of the GPU die.", "nvmlDeviceGetTemperatureV", dcgm="DCGM_FI_DEV_GPU_TEMP", otel="hw.temperature", is_never_zero=True),
         _gauge("memory_temperature_celsius", "float32", "Temperature of the device memory.", "field 82", dcgm="DCGM_FI_DEV_MEMORY_TEMP", otel="hw.temperature"),
         _gauge("thermal_margin_celsius", "float32", "Degrees left until the nearest slowdown.", "nvmlDeviceGetMarginTemperature", dcgm="DCGM_FI_DEV_GPU_TEMP_LIMIT", every_seconds=WARM_SECONDS),
         _limit("slowdown_temperature_celsius", "slowdown", "Temperature at which hardware slowdown begins.", "nvmlDeviceGetTemperatureThreshold", "DCGM_FI_DEV_SLOWDOWN_TEMP"),
@@ -318,13 +323,13 @@ GPU_SAMPLE = Kind(
         _limit("slowdown_margin_celsius", "slowdown_margin", "Slowdown limit on the margin's own scale; may be negative.", "field 194"),
         _limit("shutdown_margin_celsius", "shutdown_margin", "Shutdown limit on the margin's own scale; may be negative.", "field 193"),
         # Power
-        _gauge("power_watts", "float32", "Board power, averaged by the driver over one second on Ampere and newer (not GA100).", "field 185 or nvmlDeviceGetPowerUsage", family=Family("dgx_gpu_power_usage_watts"), dcgm="DCGM_FI_DEV_POWER_USAGE", otel="hw.power"),
-        _gauge("power_instant_watts", "float32", "Board power at this instant.", "field 186", dcgm="DCGM_FI_DEV_POWER_USAGE_INSTANT"),
+        _gauge("power_watts", "float32", "Board power, averaged by the driver over one second on Ampere and newer (not GA100).", "field 185 or nvmlDeviceGetPowerUsage", family=Family("dgx_gpu_power_usage_watts"), dcgm="DCGM_FI_DEV_POWER_USAGE", otel="hw.power", is_never_zero=True),
+        _gauge("power_instant_watts", "float32", "Board power at this instant.", "field 186", dcgm="DCGM_FI_DEV_POWER_USAGE_INSTANT", is_never_zero=True),
         _gauge("power_minimum_watts", "float32", "Least of the driver's own samples since the row before.", "nvmlDeviceGetSamples TOTAL_POWER"),
         _gauge("power_maximum_watts", "float32", "Greatest of the driver's own samples since the row before.", "nvmlDeviceGetSamples TOTAL_POWER"),
         _gauge("power_mean_watts", "float32", "Mean of the driver's own samples since the row before.", "nvmlDeviceGetSamples TOTAL_POWER"),
         _gauge("power_sample_count", "int32", "How many samples the driver gave since the row before.", "nvmlDeviceGetSamples TOTAL_POWER"),
-        _gauge("power_limit_watts", "float32", "Power limit in force, the least of all limits set.", "field 190 or nvmlDeviceGetEnforcedPowerLimit", dcgm="DCGM_FI_DEV_ENFORCED_POWER_LIMIT"),
+        _gauge("power_limit_watts", "float32", "Power limit in force, the least of all limits set.", "field 190 or nvmlDeviceGetEnforcedPowerLimit", dcgm="DCGM_FI_DEV_ENFORCED_POWER_LIMIT", is_never_zero=True),
         _counter("energy_joules", "decimal", "Energy used since the driver was loaded.", "field 83", dcgm="DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", otel="hw.energy"),
         # Clocks and what holds them down
         _clock("sm", "nvmlDeviceGetClockInfo SM", "DCGM_FI_DEV_SM_CLOCK"),
@@ -422,19 +427,83 @@ SYSTEM_SAMPLE = Kind(
         _pressure("memory", "full"),
         _pressure("io", "some"),
         _pressure("io", "full"),
-        _counter("disk_read_bytes", "int64", "Bytes read from whole block devices.", "/proc/diskstats"),
-        _counter("disk_written_bytes", "int64", "Bytes written to whole block devices.", "/proc/diskstats"),
+        _counter("disk_read_bytes", "int64", "Bytes read from whole block devices; device.read_bytes has each.", "/proc/diskstats"),
+        _counter("disk_written_bytes", "int64", "Bytes written to whole block devices; device.written_bytes has each.", "/proc/diskstats"),
         _counter("disk_reads_count", "int64", "Reads completed by whole block devices.", "/proc/diskstats"),
         _counter("disk_writes_count", "int64", "Writes completed by whole block devices.", "/proc/diskstats"),
         _counter("disk_busy_seconds", "decimal", "Time with requests in flight, summed over whole block devices.", "/proc/diskstats"),
-        _counter("network_received_bytes", "int64", "Bytes received on all interfaces but loopback.", "/proc/net/dev"),
-        _counter("network_sent_bytes", "int64", "Bytes sent on all interfaces but loopback.", "/proc/net/dev"),
-        _counter("network_received_packets_count", "int64", "Packets received on all interfaces but loopback.", "/proc/net/dev"),
-        _counter("network_sent_packets_count", "int64", "Packets sent on all interfaces but loopback.", "/proc/net/dev"),
-        _counter("network_errors_count", "int64", "Receive and send errors on all interfaces but loopback.", "/proc/net/dev"),
-        _counter("network_drops_count", "int64", "Packets dropped on all interfaces but loopback.", "/proc/net/dev"),
+        _counter("network_received_bytes", "int64", "Bytes received, summed over network cards; where there is none, as in a container, over all interfaces but loopback; device.received_bytes has each.", "/proc/net/dev"),
+        _counter("network_sent_bytes", "int64", "Bytes sent, summed likewise; device.sent_bytes has each.", "/proc/net/dev"),
+        _counter("network_received_packets_count", "int64", "Packets received, summed likewise.", "/proc/net/dev"),
+        _counter("network_sent_packets_count", "int64", "Packets sent, summed likewise.", "/proc/net/dev"),
+        _counter("network_errors_count", "int64", "Receive and send errors, summed likewise.", "/proc/net/dev"),
+        _counter("network_drops_count", "int64", "Packets dropped, summed likewise.", "/proc/net/dev"),
         _gauge("ledger_filesystem_free_bytes", "int64", "Space left to gpuledger on the ledger's file system.", "statvfs(3)"),
         _gauge("uptime_seconds", "float64", "Time since boot, suspend included.", "CLOCK_BOOTTIME"),
+    ),
+)  # fmt: skip
+
+
+def _infiniband(name: str, meaning: str, file: str) -> Field:
+    return _counter(name, "int64", meaning, f"/sys/class/infiniband/DEVICE/ports/PORT/{file}")
+
+
+def _numa(name: str, meaning: str, word: str) -> Field:
+    return _counter(name, "int64", meaning, f"/sys/devices/system/node/NODE/numastat {word}")
+
+
+DEVICE_SAMPLE = Kind(
+    name="device_sample",
+    version=1,
+    row="one device of the host at one instant: a disk, network card, InfiniBand port, thermal zone or NUMA node",
+    cadence="5 s",
+    subject="device",
+    series=("device_type", "device"),
+    expected_every_seconds=WARM_SECONDS,
+    fields=(
+        _label("device_type", "string", "disk, network, infiniband, thermal_zone or numa_node: which columns it fills. The others are NULL without a reason."),
+        _label("device", "string", "Its name among those of its type: nvme0n1, eth0, mlx5_0/1 (device and port), x86_pkg_temp/thermal_zone3, node1."),
+        *_SAMPLE_FIELDS,
+        # Disks: whole block devices. What the kernel keeps in milliseconds wraps after 49 days of it.
+        _counter("read_bytes", "int64", "Bytes read from this disk.", "/proc/diskstats", otel="system.disk.io{disk.io.direction=read}"),
+        _counter("written_bytes", "int64", "Bytes written to this disk.", "/proc/diskstats", otel="system.disk.io{disk.io.direction=write}"),
+        _counter("reads_count", "int64", "Reads completed by this disk.", "/proc/diskstats", otel="system.disk.operations{disk.io.direction=read}"),
+        _counter("writes_count", "int64", "Writes completed by this disk.", "/proc/diskstats", otel="system.disk.operations{disk.io.direction=write}"),
+        _counter("read_seconds", "decimal", "Time that reads took, summed over them: per read, their latency.", "/proc/diskstats", otel="system.disk.operation_time{disk.io.direction=read}"),
+        _counter("write_seconds", "decimal", "Time that writes took, summed over them: per write, their latency.", "/proc/diskstats", otel="system.disk.operation_time{disk.io.direction=write}"),
+        _counter("busy_seconds", "decimal", "Time with at least one request in flight on this disk.", "/proc/diskstats", otel="system.disk.io_time"),
+        _counter("queue_seconds", "decimal", "Time that all requests took, summed over them: its rate is the mean length of the queue.", "/proc/diskstats"),
+        _gauge("in_flight_count", "int32", "Requests in flight on this disk at this instant.", "/proc/diskstats"),
+        # Network cards, and InfiniBand and RoCE ports
+        _counter("received_bytes", "int64", "Bytes received by this network card, or on this InfiniBand port; a RoCE port counts what RDMA receives.", "/proc/net/dev; counters/port_rcv_data × 4, else hw_counters/rx_bytes", otel="system.network.io{network.io.direction=receive}"),
+        _counter("sent_bytes", "int64", "Bytes sent likewise.", "/proc/net/dev; counters/port_xmit_data × 4, else hw_counters/tx_bytes", otel="system.network.io{network.io.direction=transmit}"),
+        _counter("received_packets_count", "int64", "Packets received likewise.", "/proc/net/dev; counters/port_rcv_packets, else hw_counters/rx_pkts", otel="system.network.packet.count{network.io.direction=receive}"),
+        _counter("sent_packets_count", "int64", "Packets sent likewise.", "/proc/net/dev; counters/port_xmit_packets, else hw_counters/tx_pkts", otel="system.network.packet.count{network.io.direction=transmit}"),
+        _counter("receive_errors_count", "int64", "Packets received with an error.", "/proc/net/dev; counters/port_rcv_errors", otel="system.network.errors{network.io.direction=receive}"),
+        _counter("send_errors_count", "int64", "Packets that could not be sent because of an error.", "/proc/net/dev", otel="system.network.errors{network.io.direction=transmit}"),
+        _counter("receive_drops_count", "int64", "Packets received and dropped.", "/proc/net/dev; hw_counters/rx_drops", otel="system.network.packet.dropped{network.io.direction=receive}"),
+        _counter("send_drops_count", "int64", "Packets dropped in place of being sent; on InfiniBand because the port was down or congested.", "/proc/net/dev; counters/port_xmit_discards", otel="system.network.packet.dropped{network.io.direction=transmit}"),
+        _state("link_up", "bool", "Whether the link carries data.", "/sys/class/net/DEVICE/operstate; ports/PORT/state", otel="hw.network.up"),
+        _counter("link_down_count", "int64", "Times the link went down.", "/sys/class/net/DEVICE/carrier_down_count; counters/link_downed"),
+        _gauge("link_speed_bytes_per_second", "int64", "Speed of the link, one way.", "/sys/class/net/DEVICE/speed; ports/PORT/rate", otel="hw.network.bandwidth.limit"),
+        _infiniband("link_recoveries_count", "Times the port recovered the link from an error.", "counters/link_error_recovery"),
+        _infiniband("symbol_errors_count", "Minor link errors on one or more physical lanes; some ports stay at their greatest number.", "counters/symbol_error"),
+        _infiniband("send_waits_count", "Ticks of the port's own clock in which there was data to send and none was sent: no credits, or congestion.", "counters/port_xmit_wait"),
+        _infiniband("out_of_sequence_count", "Packets received out of sequence: something was lost on the way.", "hw_counters/out_of_sequence"),
+        _infiniband("acknowledgement_timeouts_count", "Times a sender waited for an acknowledgement in vain and sent again.", "hw_counters/local_ack_timeout_err"),
+        _infiniband("congestion_notifications_sent_count", "RoCE: packets sent to slow a sender down, because the network had marked congestion.", "hw_counters/np_cnp_sent"),
+        _infiniband("congestion_notifications_handled_count", "RoCE: such packets received, which slowed this port down.", "hw_counters/rp_cnp_handled"),
+        # Thermal zones
+        _gauge("temperature_celsius", "float32", "Temperature of this thermal zone.", "/sys/class/thermal/ZONE/temp", otel="hw.temperature"),
+        # NUMA nodes, where there is more than one
+        _gauge("memory_total_bytes", "int64", "Memory of this NUMA node.", "/sys/devices/system/node/NODE/meminfo MemTotal"),
+        _gauge("memory_free_bytes", "int64", "Memory of this NUMA node used for nothing at all.", "/sys/devices/system/node/NODE/meminfo MemFree"),
+        _gauge("memory_used_bytes", "int64", "Total less free: page cache included, as the kernel tells no available memory per node.", "/sys/devices/system/node/NODE/meminfo MemUsed"),
+        _gauge("memory_cached_bytes", "int64", "Page cache on this NUMA node.", "/sys/devices/system/node/NODE/meminfo FilePages"),
+        _numa("numa_hit_count", "Pages allocated on this node as intended.", "numa_hit"),
+        _numa("numa_miss_count", "Pages allocated on this node although another was preferred, which was full.", "numa_miss"),
+        _numa("numa_foreign_count", "Pages intended for this node and allocated on another.", "numa_foreign"),
+        _numa("numa_other_node_count", "Pages allocated on this node by a process that ran on another.", "other_node"),
     ),
 )  # fmt: skip
 
@@ -470,7 +539,7 @@ PROCESS_SAMPLE = Kind(
         _gauge("memory_utilization_percent", "int32", "Share of time it read or wrote device memory.", "nvmlDeviceGetProcessUtilization.memUtil"),
         _gauge("encoder_utilization_percent", "int32", "Its use of the video encoder.", "nvmlDeviceGetProcessUtilization.encUtil"),
         _gauge("decoder_utilization_percent", "int32", "Its use of the video decoder.", "nvmlDeviceGetProcessUtilization.decUtil"),
-        _gauge("host_memory_bytes", "int64", "Resident host memory.", "/proc/PID/statm"),
+        _gauge("host_memory_bytes", "int64", "Resident host memory.", "/proc/PID/stat"),
         _counter("cpu_seconds", "decimal", "CPU time used, user and system.", "/proc/PID/stat"),
     ),
 )  # fmt: skip
@@ -597,8 +666,8 @@ INVENTORY = Kind(
     row="what the machine is, written when it changes",
     cadence="on change",
     fields=(
-        _label("subject", "string", "host or gpu."),
-        _label("source", "string", "nvml, host, or demo for data made up by --source demo."),
+        _label("subject", "string", "host, gpu or mig."),
+        _label("source", "string", "nvml, host, demo for data made up by --source demo, or replay for those of a recording."),
         _label("gpu_uuid", "string", "The GPU it is about.", "nvmlDeviceGetUUID"),
         _label("gpu_index", "int32", "NVML index at this moment."),
         _label("name", "string", "Product name of the GPU or of the machine.", "nvmlDeviceGetName"),
@@ -616,16 +685,21 @@ INVENTORY = Kind(
         _state("memory_kind", "string", "dedicated or unified."),
         _gauge("memory_total_bytes", "int64", "Memory of the GPU or the host."),
         _gauge("power_limit_watts", "float32", "Power limit in force.", "nvmlDeviceGetEnforcedPowerLimit"),
+        _state("compute_mode", "string", "default, exclusive_process or prohibited.", "nvmlDeviceGetComputeMode"),
+        _gauge("power_limit_minimum_watts", "float32", "Least power limit that can be set.", "nvmlDeviceGetPowerManagementLimitConstraints", dcgm="DCGM_FI_DEV_POWER_MGMT_LIMIT_MIN"),
+        _gauge("power_limit_maximum_watts", "float32", "Greatest power limit that can be set.", "nvmlDeviceGetPowerManagementLimitConstraints", dcgm="DCGM_FI_DEV_POWER_MGMT_LIMIT_MAX"),
         _gauge("power_limit_default_watts", "float32", "Power limit the board ships with.", "nvmlDeviceGetPowerManagementDefaultLimit"),
         _gauge("clock_sm_maximum_hertz", "int64", "Highest SM clock.", "nvmlDeviceGetMaxClockInfo"),
         _gauge("clock_memory_maximum_hertz", "int64", "Highest memory clock.", "nvmlDeviceGetMaxClockInfo"),
         _state("pcie_link_maximum_generation", "int32", "Highest PCIe generation of card and slot.", "nvmlDeviceGetMaxPcieLinkGeneration"),
         _state("pcie_link_maximum_width_lanes", "int32", "Widest PCIe link of card and slot.", "nvmlDeviceGetMaxPcieLinkWidth"),
+        _label("gsp_firmware_version", "string", "Firmware of the GPU's system processor.", "nvmlDeviceGetGspFirmwareVersion"),
+        _label("inforom_version", "string", "Version of the board's InfoROM image.", "nvmlDeviceGetInforomImageVersion"),
         _label("os_name", "string", "Operating system.", "/etc/os-release"),
         _label("kernel_version", "string", "Kernel release.", "uname(2)"),
         _label("cpu_model", "string", "CPU model.", "/proc/cpuinfo"),
         _gauge("cpu_count", "int32", "Logical CPUs."),
-        _label("capabilities", "json", "What could not be read and why: an object from field to reason."),
+        _label("capabilities", "json", "How the last try of each call went: an object from NVML function or field to ok, not_supported, missing_symbol, no_permission or error and its code."),
         _label("attributes", "json", "What else is known of it."),
     ),
 )  # fmt: skip
@@ -636,7 +710,7 @@ LEDGER_EVENT = Kind(
     row="the recorder's own life: start, stop, gap, clock step, settings change, quarantine, retention",
     cadence="as it happens",
     fields=(
-        _label("event", "string", "start, stop, gap, clock_step, suspend, probe_status, probe_failed, settings_changed, quarantine, retention, hold or release."),
+        _label("event", "string", "start, stop, gap, clock_step, suspend, probe_status, probe_failed, probe_stalled (a call does not return), probe_resumed (it has returned), probe_replaced (its thread was left behind), paused, resumed, renewed (the collector replaced its own process), settings_changed, quarantine, retention, hold or release."),
         _label("message", "string", "What happened, as a sentence."),
         _label("probe", "string", "The probe it concerns."),
         _label("started_at", "time", "Beginning of the time it covers."),
@@ -669,6 +743,7 @@ KINDS: Mapping[str, Kind] = {
     for kind in (
         GPU_SAMPLE,
         SYSTEM_SAMPLE,
+        DEVICE_SAMPLE,
         PROCESS_SAMPLE,
         REQUEST,
         SERVER_SAMPLE,

@@ -30,6 +30,7 @@ OWN_NAMES = frozenset(
         "collector.lock",
         "seal.lock",
         "mcp.token",
+        "pause.json",
     }
 )
 
@@ -84,7 +85,7 @@ def open_head_for_reading(folder: Path) -> apsw.Connection:
             f"There is no ledger in {folder}", "start one with 'gpuledger up', or name its folder with --data"
         )
     try:
-        connection = _configured(_connect_read_only(path))
+        connection = _connect_read_only(path)
         _check_identity(connection, folder)
         if not connection.pragma("user_version"):
             raise NoLedgerError(f"The ledger in {folder} has not been begun", "start it with 'gpuledger up'")
@@ -98,9 +99,10 @@ def open_head_for_reading(folder: Path) -> apsw.Connection:
 
 
 def _connect_read_only(path: Path) -> apsw.Connection:
-    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    # Configured before the first question: whoever closes last holds the head for a moment, and this waits for it.
+    connection = _configured(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY))
     try:
-        connection.pragma("application_id")
+        connection.pragma("application_id")  # waits while the last one who had it open puts it away
     except (apsw.CantOpenError, apsw.ReadOnlyError):
         # A folder that may not be written, and nobody has the ledger open: without its -shm file SQLite reads
         # a WAL database only when told that nobody changes it, which is then true.
@@ -108,7 +110,7 @@ def _connect_read_only(path: Path) -> apsw.Connection:
             raise
         connection.close()
         uri = f"{path.resolve().as_uri()}?immutable=1"
-        connection = apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+        connection = _configured(apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI))
     return connection
 
 

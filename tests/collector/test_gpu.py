@@ -159,6 +159,9 @@ def test_every_hot_column_has_the_drivers_value_in_its_own_unit(machine):
 def test_the_inventory_says_once_what_the_gpu_is(machine):
     probe = machine()
     (description,) = probe.read().of("inventory")
+    capabilities = description.pop("capabilities")
+    assert set(capabilities.values()) == {"ok", NOT_SUPPORTED}
+    assert capabilities["nvmlDeviceGetUtilizationRates"] == capabilities["field 83"] == "ok"
     assert description == {
         "subject": "gpu",
         "source": "nvml",
@@ -176,10 +179,16 @@ def test_the_inventory_says_once_what_the_gpu_is(machine):
         "mig_enabled": False,
         "ecc_enabled": True,
         "persistence_enabled": True,
+        "compute_mode": "default",
+        "gsp_firmware_version": "580.95.05",
+        "inforom_version": "G520.0280.00.05",
+        "attributes": {"cores_count": 16896, "cpu_affinity": "0-31"},
         "memory_kind": "dedicated",
         "memory_total_bytes": 150_754_820_096,
         "power_limit_watts": 650.0,
         "power_limit_default_watts": 700.0,
+        "power_limit_minimum_watts": 200.0,
+        "power_limit_maximum_watts": 700.0,
         "clock_sm_maximum_hertz": 1_985_000_000,
         "clock_memory_maximum_hertz": 3_202_000_000,
         "pcie_link_maximum_generation": 5,
@@ -190,23 +199,43 @@ def test_the_inventory_says_once_what_the_gpu_is(machine):
 
 
 def test_what_a_gpu_cannot_say_of_itself_stands_in_its_capabilities(machine):
-    probe = machine(f"{BUSY}\ngpu 0 serial=none mig=none architecture=99\nfail nvmlDeviceGetEccMode 4\n")
+    probe = machine(f"{BUSY}\ngpu 0 serial=none mig=none architecture=99\nfail nvmlDeviceGetEccMode 4\n"
+                    "fail nvmlDeviceGetComputeMode 999\nmissing nvmlDeviceGetGspFirmwareVersion\n")  # fmt: skip
     (description,) = probe.read().of("inventory")
-    assert description["capabilities"] == {
-        "serial": NOT_SUPPORTED,
-        "mig_enabled": NOT_SUPPORTED,
-        "architecture": NO_DATA,
-        "ecc_enabled": NO_PERMISSION,
-    }
-    assert not set(description["capabilities"]) & set(description)
+    asked = ("Serial", "MigMode", "EccMode", "ComputeMode", "GspFirmwareVersion")
+    assert [description["capabilities"][f"nvmlDeviceGet{name}"] for name in asked] == [
+        NOT_SUPPORTED,
+        NOT_SUPPORTED,
+        NO_PERMISSION,
+        "error 999",
+        "missing_symbol",
+    ]
+    columns = {"serial", "mig_enabled", "ecc_enabled", "compute_mode", "gsp_firmware_version", "architecture"}
+    assert not columns & set(description)
+
+
+def test_what_a_gpu_is_is_written_again_when_it_changes(machine):
+    probe = machine()
+    probe.read()
+    probe.becomes(BUSY.replace("power_limit_mw=650000", "power_limit_mw=500000"))
+    assert [one.of("inventory") for one in (probe.read(after_s=30), probe.read(after_s=29))] == [[], []]
+    (description,) = probe.read(after_s=1).of("inventory")  # what a GPU is is looked at once a minute
+    assert description["power_limit_watts"] == 500.0
 
 
 def test_an_idle_gpu_that_says_0_is_0_and_not_null(machine):
-    row = machine("gpu 0 uuid=GPU-a util=0 mem_util=0 energy_mj=0 reasons=0 pcie_tx=0 temp=0 mem_temp=0\n").read().row
+    row = machine("gpu 0 uuid=GPU-a util=0 mem_util=0 energy_mj=0 reasons=0 pcie_tx=0 mem_temp=0\n").read().row
     zeros = ("utilization_percent", "memory_utilization_percent", "energy_joules", "clock_event_reasons_bitmask")
-    zeros += ("pcie_tx_bytes", "temperature_celsius", "memory_temperature_celsius")
+    zeros += ("pcie_tx_bytes", "memory_temperature_celsius")
     assert {column: row[column] for column in zeros} == dict.fromkeys(zeros, 0)
     assert "absence" not in row
+
+
+def test_a_zero_that_cannot_be_true_is_null_and_suspect(machine):
+    row = machine("gpu 0 uuid=GPU-a temp=0 power_mw=0 clock_sm=0\n").read().row
+    suspects = dict.fromkeys(("temperature_celsius", "power_watts", "clock_sm_hertz"), "suspect")
+    assert row["absence"] == suspects
+    assert not set(suspects) & set(row)
 
 
 def test_every_value_type_of_a_field_is_read_from_its_own_member(machine):
@@ -287,19 +316,26 @@ def test_power_comes_from_the_older_calls_where_the_driver_serves_no_such_field(
     assert "absence" not in row
 
 
-def test_a_reading_that_is_not_supported_is_asked_again_after_ten_minutes(machine):
-    probe = machine(f"{BUSY}\nfail nvmlDeviceGetUtilizationRates 3\n")
-    absent = dict.fromkeys(CALL_COLUMNS["nvmlDeviceGetUtilizationRates"], NOT_SUPPORTED)
+@pytest.mark.parametrize("code", [3, 4, 13])
+def test_a_reading_that_is_not_supported_or_refused_is_asked_again_ever_more_seldom(machine, code):
+    failing = f"{BUSY}\nfail nvmlDeviceGetUtilizationRates {code}\n"
+    probe = machine(failing)
+    absent = dict.fromkeys(CALL_COLUMNS["nvmlDeviceGetUtilizationRates"], ERRORS[code])
     assert probe.read().row["absence"] == absent
+    for rest_s in (60, 120, 240, 480, 600, 600):
+        probe.becomes(BUSY)
+        assert probe.read(after_s=rest_s - 1).row["absence"] == absent
+        probe.becomes(failing)
+        assert probe.read(after_s=1).row["absence"] == absent
     probe.becomes(BUSY)
-    assert probe.read(after_s=599.0).row["absence"] == absent
-    row = probe.read(after_s=1.0).row
+    assert "absence" in probe.read(after_s=599).row
+    row = probe.read(after_s=1).row
     assert readings(row) == HOT
     assert "absence" not in row
 
 
-@pytest.mark.parametrize("code", [4, 10, 999])
-def test_a_reading_that_was_refused_or_failed_is_asked_again_at_the_next_tick(machine, code):
+@pytest.mark.parametrize("code", [10, 999])
+def test_a_reading_that_failed_is_asked_again_at_the_next_tick(machine, code):
     probe = machine(f"{BUSY}\nfail nvmlDeviceGetUtilizationRates {code}\n")
     assert "utilization_percent" in probe.read().row["absence"]
     probe.becomes(BUSY)
@@ -339,7 +375,7 @@ def test_unified_memory_is_the_hosts_and_used_is_the_sum_of_the_processes(machin
     assert seen.row["absence"] == {"memory_free_bytes": NOT_SUPPORTED, "memory_reserved_bytes": NOT_SUPPORTED}
     (description,) = seen.of("inventory")
     assert description["memory_kind"] == "unified"
-    assert description["capabilities"]["memory_total_bytes"] == NOT_SUPPORTED
+    assert "memory_total_bytes" not in description
 
 
 def test_unified_memory_without_processes_is_used_by_none(machine):
@@ -439,6 +475,7 @@ def test_a_lost_gpu_goes_on_as_null_rows_with_one_event_and_leaves_the_others_al
         "event": "lost",
         "gpu_uuid": "GPU-b",
         "gpu_index": 1,
+        "pci_bus_id": "00000000:1C:00.0",
         "source": "sampler",
         "severity": "critical",
         "message": "GPU 1 lost: the driver says that it is lost",
@@ -507,6 +544,7 @@ def test_a_second_gpu_that_appears_is_told_of_and_described(machine):
         "event": "appeared",
         "gpu_uuid": "GPU-b",
         "gpu_index": 1,
+        "pci_bus_id": "00000000:1C:00.0",
         "source": "sampler",
         "severity": "info",
         "message": "GPU 1 appeared: it was not there when recording began",
@@ -589,7 +627,7 @@ def test_a_driver_that_is_replaced_under_the_recorder_is_recorded_again_when_it_
     first = probe.read()
     probe.becomes(f"{BUSY}\nfail * 18\n")
     away = probe.read()
-    assert away.row == lost_row(counter_epoch=first.row["counter_epoch"] + 1)
+    assert away.row == lost_row(counter_epoch=first.row["counter_epoch"])
     reason = "the NVIDIA library and kernel driver are of different versions; reload the module or reboot, "
     reason += "recording resumes by itself"
     assert away.told == [f"GPU 0 lost: {reason}"]
@@ -599,7 +637,8 @@ def test_a_driver_that_is_replaced_under_the_recorder_is_recorded_again_when_it_
     probe.becomes(BUSY.replace("580.95.05", "590.10").replace("energy_mj=5000000123", "energy_mj=7"))
     assert probe.read(after_s=30.0).told == []  # it is looked for once a minute
     back = probe.read(after_s=30.0)
-    assert back.told == ["GPU 0 recovered: it answers again"]
+    changed = "the NVIDIA driver is now 590.10, it was 580.95.05"
+    assert back.told == [changed, "GPU 0 recovered: it answers again"]
     assert readings(back.row) == {**HOT, "energy_joules": 0.007}
     assert [values["driver_version"] for values in back.of("inventory")] == ["590.10"]
     assert back.row["counter_epoch"] > first.row["counter_epoch"]
@@ -658,12 +697,23 @@ def test_a_counter_that_goes_back_begins_a_new_epoch_that_no_other_start_has(mac
     assert probe.read().row["counter_epoch"] == 1_795_435_206
 
 
-def test_a_wrapped_pcie_counter_begins_no_epoch(machine):
-    probe = machine()
+def test_a_pcie_counter_that_wraps_goes_on_and_begins_no_epoch(machine):
+    probe = machine(BUSY.replace("pcie_tx=1111111", "pcie_tx=4294967290"))
+    epoch = probe.read().row["counter_epoch"]
+    for raw, told in ((3, 2**32 + 3), (9, 2**32 + 9), (1, 2 * 2**32 + 1)):
+        probe.becomes(BUSY.replace("pcie_tx=1111111", f"pcie_tx={raw}"))
+        row = probe.read().row
+        assert (row["pcie_tx_bytes"], row["counter_epoch"]) == (told, epoch)
+
+
+def test_a_pcie_counter_of_more_than_32_bits_that_falls_was_restarted(machine):
+    probe = machine(BUSY.replace("pcie_tx=1111111", "pcie_tx=5000000000"))
     epoch = probe.read().row["counter_epoch"]
     probe.becomes(BUSY.replace("pcie_tx=1111111", "pcie_tx=3"))
-    row = probe.read().row
-    assert (row["pcie_tx_bytes"], row["counter_epoch"]) == (3, epoch)
+    seen = probe.read()
+    assert seen.row["pcie_tx_bytes"] == 3
+    assert seen.row["counter_epoch"] > epoch
+    assert seen.told == ["GPU 0 reset: its counters began anew: it was reset, or its driver reloaded"]
 
 
 def test_a_counter_that_is_absent_for_a_while_is_compared_with_its_last_value(machine):

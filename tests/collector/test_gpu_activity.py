@@ -107,7 +107,8 @@ def test_gpm_that_is_refused_after_a_while_is_no_permission_and_comes_back(machi
     probe.becomes(granted + "gpm gpu=0 no_permission_after=0\n")
     assert measured(probe.read(), ["sm_active_ratio"]) == ("no_permission",)
     probe.becomes(granted)
-    probe.read()
+    assert measured(probe.read(after_s=59), ["sm_active_ratio"]) == ("no_permission",)
+    probe.read(after_s=1)
     assert measured(probe.read(), ["sm_active_ratio"]) == (0.4,)
 
 

@@ -69,16 +69,6 @@ NODE_ROW = {
 
 
 @pytest.fixture
-def machine(tmp_path):
-    """Return a copy of a machine's folder, to be changed."""
-
-    def copy(name="host-h200-node"):
-        return Path(shutil.copytree(MACHINES / name, tmp_path / name))
-
-    return copy
-
-
-@pytest.fixture
 def probe_of(tmp_path):
     def make(root):
         return HostProbe(ledger_folder=tmp_path, interval_s=1.0, root=root)
@@ -320,7 +310,10 @@ def totals_by_psutil(root):
         for name, io in psutil.disk_io_counters(perdisk=True, nowrap=False).items()
         if (root / "sys/block" / name).exists() and not name.startswith(("loop", "ram", "zram", "dm-", "md"))
     ]
-    cards = [io for name, io in psutil.net_io_counters(pernic=True, nowrap=False).items() if name != "lo"]
+    interfaces = psutil.net_io_counters(pernic=True, nowrap=False)
+    cards = [io for name, io in interfaces.items() if (root / "sys/class/net" / name / "device").exists()] or [
+        io for name, io in interfaces.items() if name != "lo"
+    ]
     totals = {
         "swap_in_bytes": psutil.swap_memory().sin,
         "swap_out_bytes": psutil.swap_memory().sout,

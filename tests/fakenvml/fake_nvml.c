@@ -61,6 +61,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* What the collector's recorder looks for, so that no recording of this library passes for one of hardware. */
+const int gpuledger_stand_in = 1;
+
 #define FIELD(id, type, name) {id, type, offsetof(Gpu, name)}
 static const struct { uint id, type; size_t offset; } fields[] = {
     FIELD(3, ULL, ecc_corrected_volatile), FIELD(4, ULL, ecc_uncorrected_volatile),

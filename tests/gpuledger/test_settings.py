@@ -32,6 +32,7 @@ def test_without_any_source_the_defaults_are_in_force(tmp_path):
         "seal_interval_s": 120.0,
         "source": "nvml",
         "demo_seed": 0,
+        "replay_loop": False,
     }
     assert settings.mcp.port == 9466
 

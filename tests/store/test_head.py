@@ -5,6 +5,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import apsw
@@ -153,6 +154,27 @@ def test_a_folder_that_may_not_be_written_is_refused_for_appending_and_read_all_
     assert "make it writable for this user, or name another folder with --data" in done.stderr
     assert contents(folder) == before
     folder.chmod(0o755)
+
+
+def test_a_reader_waits_while_the_last_one_who_had_it_open_puts_it_away(folder, tick):
+    with Ledger(folder) as ledger:
+        ledger.append(tick(0))
+    holder = apsw.Connection(str(folder / "head.sqlite"))
+    holder.pragma("locking_mode", "exclusive")
+    holder.execute("begin exclusive; commit")
+    counts = []
+
+    def read():
+        with LedgerReader(folder) as reader:
+            counts.append(reader.extents()["gpu_sample"].event_count)
+
+    reading = threading.Thread(target=read)
+    reading.start()
+    reading.join(0.2)
+    assert reading.is_alive()
+    holder.close()
+    reading.join()
+    assert counts == [1]
 
 
 def test_a_folder_that_may_not_be_entered_is_refused(tmp_path):
