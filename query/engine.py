@@ -6,7 +6,7 @@ and the tail of the head, as one relation.
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from store.derivations import duckdb_columns
 from store.events import KINDS
+from store.shapes import upcasts
 from store.snapshot import END_OF_TIME_US, KindSnapshot, LedgerReader
 
 ParameterKind = Literal["time", "int", "ints", "text"]
@@ -92,15 +93,26 @@ class DuckEngine:
 def create_view(connection: duckdb.DuckDBPyConnection, kind: str, events: KindSnapshot) -> None:
     """Publish one kind as a temporary view with its declared columns, whatever the files at hand have.
 
-    A column that a file lacks is NULL in its rows; one that only a newer program declares is left out.
+    A column that a file lacks is NULL in its rows; one that only a newer program declares is left out. What was
+    written in an earlier version of the kind comes through the SELECTs that lead from there to today's.
     """
-    tail_name = f"_{kind}_tail"
-    connection.register(tail_name, events.tail)
-    sources = [f"select * from {tail_name}"]
-    if events.files:
-        sources.append(f"select * from {_parquet_scan(events.files)}")
+    sources = [_relation(connection, f"_{kind}_tail", events.tail, events.files)]
+    for older in events.older:
+        source = _relation(connection, f"_{kind}_tail_v{older.version}", older.tail, older.files)
+        for upcast in upcasts(kind, older.version):
+            source = upcast.replace("{relation}", f"({source})").strip().rstrip(";")
+        sources.append(source)
     columns = ", ".join(duckdb_columns(KINDS[kind]))
-    connection.execute(f"create temp view {kind} as select {columns} from ({' union all by name '.join(sources)})")
+    connection.execute(
+        f"create or replace temp view {kind} as select {columns} from ({' union all by name '.join(sources)})"
+    )
+
+
+def _relation(connection: duckdb.DuckDBPyConnection, tail_name: str, tail: pa.Table, files: Sequence[Path]) -> str:
+    """A SELECT of the tail and the files of one version."""
+    connection.register(tail_name, tail)
+    from_tail = f"select * from {tail_name}"
+    return f"{from_tail} union all by name select * from {_parquet_scan(files)}" if files else from_tail
 
 
 def _parquet_scan(paths: Iterable[Path]) -> str:

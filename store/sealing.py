@@ -31,11 +31,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from store.errors import GpuledgerError
-from store.events import KINDS, ColumnType, Kind
-from store.files import publish_file
+from store.events import ColumnType, Kind
+from store.files import publish_file, sha256_of
 from store.frames import Frame, frames_to_arrow
 from store.head import open_head
 from store.ledger import frames_of_rows
+from store.shapes import shape
 
 FOOTER_PREFIX = "gpuledger."
 SEAL_LOCK_NAME = "seal.lock"
@@ -51,8 +52,8 @@ _ENCODINGS: dict[ColumnType, str] = {
 
 _INSERT_SEGMENT = """
 insert into segment (path, kind, version, level, host, first_seq, last_seq, event_count,
-                     first_observed_at_us, last_observed_at_us, size_bytes)
-values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                     first_observed_at_us, last_observed_at_us, size_bytes, sha256)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 
@@ -134,7 +135,7 @@ def _remove_unfinished(folder: Path, head: apsw.Connection) -> None:
 def _by_kind(frames: Sequence[Frame]) -> dict[Kind, list[Frame]]:
     groups: dict[Kind, list[Frame]] = {}
     for frame in frames:
-        groups.setdefault(KINDS[frame.kind], []).append(frame)
+        groups.setdefault(shape(frame.kind, frame.version), []).append(frame)
     return groups
 
 
@@ -168,7 +169,7 @@ def _announce(head: apsw.Connection, segments: Sequence[Segment]) -> None:
 
 
 def _write_parquet(segment: Segment, table: pa.Table, ledger_id: str, path: Path) -> None:
-    kind = KINDS[segment.kind]
+    kind = shape(segment.kind, segment.version)
     footer = {
         "ledger_id": ledger_id,
         "kind": segment.kind,
@@ -192,6 +193,7 @@ def _write_parquet(segment: Segment, table: pa.Table, ledger_id: str, path: Path
         store_decimal_as_integer=True,
         store_schema=False,
         write_statistics=["seq", "observed_at"],
+        write_page_checksum=True,
     )
     with writer:
         writer.write_table(table)
@@ -216,6 +218,7 @@ def _commit(folder: Path, head: apsw.Connection, segments: Sequence[Segment], fr
             segment.first_observed_at_us,
             segment.last_observed_at_us,
             (folder / segment.path).stat().st_size,
+            sha256_of(folder / segment.path),
         )
         for segment in segments
     ]

@@ -1,0 +1,17 @@
+"""Times as the ledger writes them: microseconds since the epoch, and ISO 8601 where a person reads along."""
+
+from datetime import UTC, datetime
+
+
+def iso_text(time_us: int) -> str:
+    return datetime.fromtimestamp(time_us // 1_000_000, UTC).replace(microsecond=time_us % 1_000_000).isoformat()
+
+
+def microseconds(text: str) -> int:
+    """The time that `iso_text` wrote, exactly: a float of seconds would lose microseconds.
+
+    Raises:
+        ValueError: It is no time.
+    """
+    moment = datetime.fromisoformat(text)
+    return int(moment.replace(microsecond=0).timestamp()) * 1_000_000 + moment.microsecond
