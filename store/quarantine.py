@@ -5,6 +5,8 @@ folder itself is the record: it can be listed when the head is lost.
 """
 
 import json
+import socket
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,7 +20,7 @@ import apsw
 from store.catalogue import CataloguedSegment, drop_segments
 from store.events import Event
 from store.files import move_file, publish_file
-from store.ledger import transaction, write_events
+from store.ledger import read_boot_id, transaction, write_events
 from store.times import iso_text, microseconds
 
 QUARANTINE_FOLDER = "quarantine"
@@ -116,10 +118,25 @@ class Repairer:
     boot_id: str
 
 
+def here_and_now() -> Repairer:
+    """This process, for a command line."""
+    return Repairer(time.time_ns() // 1000, socket.gethostname(), read_boot_id())
+
+
+def give_up_file(folder: Path, head: apsw.Connection, path: str, reason: str, by: Repairer) -> SetAside:
+    """Set aside a file of which no event is missed; the ledger tells of it."""
+    aside = set_aside(folder, path, reason, now_us=by.now_us)
+    details = {"path": path, "reason": reason, "quarantined_as": aside.name}
+    values = {"event": "quarantine", "message": f"{path} was set aside: {reason}", "details": details}
+    with transaction(head):
+        write_events(head, [Event("ledger_event", by.now_us, values)], host=by.host, boot_id=by.boot_id)
+    return aside
+
+
 def give_up_segment(
     folder: Path, head: apsw.Connection, segment: CataloguedSegment, reason: str, by: Repairer
 ) -> SetAside | None:
-    """Set a segment aside; its catalogue row goes in the same transaction that tells of it. None where the file is gone.
+    """Set a segment aside; its catalogue row goes in the transaction that tells of it. None where the file is gone.
 
     The file moves first: killed in between, the next look finds it gone from its place, and drops the row then.
     """

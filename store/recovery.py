@@ -48,6 +48,7 @@ from store.quarantine import Repairer, SetAside, give_up_segment, quarantined, s
 from store.times import microseconds
 
 HeadState = Literal["new", "sound", "lost", "damaged"]
+TEMPORARY_SUFFIX = ".tmp"
 SEQ_MARGIN = 1_000_000  # no event gets a seq that one of the lost tail may have had
 FOOTERS_ASKED_MAX = 200  # for the ledger's identity, which all its files name
 _NAME_SEQS = re.compile(r"-(\d+)-(\d+)-(\d+)\.parquet$")
@@ -203,7 +204,7 @@ def _head_state(folder: Path, files: Sequence[str]) -> tuple[HeadState, str]:
             if not head.pragma("user_version") and not head.execute("select count(*) from sqlite_schema").get:
                 return missing, f"{HEAD_NAME} is empty" if has_segments else ""
             check_identity(head, folder)
-            problem = head.pragma("quick_check", 1)
+            problem = head.pragma("integrity_check", 1)
             head.execute("select id, next_seq from ledger").fetchall()[0]
             return ("sound", "") if problem == "ok" else ("damaged", str(problem))
     except NotALedgerError as error:
@@ -339,15 +340,20 @@ def _uncatalogued(head: apsw.Connection, files: Sequence[str]) -> tuple[str, ...
     return tuple(path for path in files if is_ours(path) and path not in accounted and path not in temporaries)
 
 
+def uncatalogued_files(folder: Path, head: apsw.Connection) -> tuple[str, ...]:
+    """Files under events/ that bear our names and that nothing in the head answers for."""
+    return _uncatalogued(head, list(event_files(folder)))
+
+
 def is_ours(path: str) -> bool:
     """Whether a file under events/ bears a name that we give: a segment's, or that of one being written."""
     name = path.rpartition("/")[2]
-    return _is_segment_name(path) or (name.startswith(".") and name.endswith(".tmp"))
+    return _is_segment_name(path) or (name.startswith(".") and name.endswith(TEMPORARY_SUFFIX))
 
 
 def temporary_of(path: str) -> str:
     folder, _, name = path.rpartition("/")
-    return f"{folder}/.{name}.tmp"
+    return f"{folder}/.{name}{TEMPORARY_SUFFIX}"
 
 
 def _go_beyond(head: apsw.Connection, uncatalogued: Sequence[str]) -> None:

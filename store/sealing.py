@@ -89,17 +89,18 @@ def seal(folder: Path) -> SealResult:
     """
     head = open_head(folder)
     try:
-        with _seal_lock(folder) as is_ours:
+        with seal_lock(folder) as is_ours:
             return _seal(folder, head) if is_ours else SealResult(0, ())
     finally:
         head.close()
 
 
 @contextmanager
-def _seal_lock(folder: Path) -> Iterator[bool]:
+def seal_lock(folder: Path, *, wait: bool = False) -> Iterator[bool]:
+    """The right to change what is under events/; gives whether it was had. With `wait` it always is, in the end."""
     descriptor = os.open(folder / SEAL_LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield True
     except BlockingIOError:
         yield False
