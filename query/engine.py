@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 import duckdb
 import pyarrow as pa
 
+from query.damage import Reading
 from store.derivations import duckdb_columns
 from store.events import KINDS
 from store.shapes import upcasts
@@ -60,15 +61,19 @@ class DuckEngine:
 
     Args:
         connection: A connection of its own; its temporary views are this question's.
-        snapshot: What it sees.
+        reading: What it sees.
     """
 
     name = "duckdb"
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, snapshot: Mapping[str, KindSnapshot]) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, reading: Reading) -> None:
         self._connection = connection
+        self._reading = reading
+        self._reading.answer(self._publish)
+
+    def _publish(self, snapshot: Mapping[str, KindSnapshot]) -> None:
         for kind, events in snapshot.items():
-            create_view(connection, kind, events)
+            create_view(self._connection, kind, events)
 
     def relation(self, kind: str) -> str:
         return kind
@@ -87,7 +92,10 @@ class DuckEngine:
         return {"time": f"make_timestamptz(${name})", "int": f"${name}::bigint"}.get(kind, f"${name}")
 
     def query(self, sql: str, **parameters: Any) -> pa.Table:
-        return self._connection.sql(sql, params=parameters).to_arrow_table()
+        def ask(_: Mapping[str, KindSnapshot]) -> pa.Table:
+            return self._connection.sql(sql, params=parameters).to_arrow_table()
+
+        return self._reading.answer(ask, again=self._publish)
 
 
 def create_view(connection: duckdb.DuckDBPyConnection, kind: str, events: KindSnapshot) -> None:
@@ -128,18 +136,36 @@ class LocalSource:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._left_out: dict[Path, str] = {}
         self._database = duckdb.connect(":memory:")
         self._database.execute("set global TimeZone = 'UTC'")  # global, or the questions' cursors have the host's
 
     @contextlib.contextmanager
     def engine(self, kinds: Iterable[str], *, start_us: int = 0, end_us: int = END_OF_TIME_US) -> Iterator[DuckEngine]:
-        with LedgerReader(self.folder) as reader:
-            snapshot = reader.snapshot(kinds, start_us=start_us, end_us=end_us)
+        reading = self.reading(kinds, start_us=start_us, end_us=end_us)
         connection = self._database.cursor()
         try:
-            yield DuckEngine(connection, snapshot)
+            yield DuckEngine(connection, reading)
         finally:
             connection.close()
+
+    def reading(self, kinds: Iterable[str], *, start_us: int = 0, end_us: int = END_OF_TIME_US) -> Reading:
+        """What one question sees of some kinds."""
+        wanted = tuple(kinds)
+
+        def take() -> Mapping[str, KindSnapshot]:
+            with LedgerReader(self.folder) as reader:
+                return reader.snapshot(wanted, start_us=start_us, end_us=end_us)
+
+        return Reading(take, self._left_out)
+
+    def notes(self) -> list[str]:
+        """What whoever reads an answer should know of the files that it could not be made from."""
+        damaged = [(path, reason) for path, reason in self._left_out.items() if path.exists()]
+        return [
+            f"{path.relative_to(self.folder)} is left out of answers: {reason}; see 'gpuledger verify'"
+            for path, reason in damaged
+        ]
 
     def reader(self) -> LedgerReader:
         return LedgerReader(self.folder)

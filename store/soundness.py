@@ -74,6 +74,19 @@ def _read(path: Path, columns: list[str] | None) -> pa.Table:
         raise UnreadableError(f"it cannot be read ({_first_line(error)})") from error
 
 
+def why_unreadable(path: Path) -> str:
+    """Why a Parquet file cannot be read to its last page; empty where it can."""
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            for _ in file.iter_batches():
+                pass
+    except FileNotFoundError:
+        return "it is gone"
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        return f"it cannot be read ({_first_line(error)})"
+    return ""
+
+
 def described_by_content(folder: Path, footer: Footer) -> CataloguedSegment:
     """What a segment really holds: every page of it read and checked, its rows counted, its ranges taken.
 
