@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -17,9 +18,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from collector.beginning import adoption_command, begin_recording
 from collector.clock import Clock, Now, SystemClock
 from collector.demo import DemoProbe
-from collector.exposition import LiveCollector, expose
+from collector.exposition import LedgerFigures, LiveCollector, expose
 from collector.gpu import GpuProbe
 from collector.host import HostProbe
 from collector.listening import bound_socket
@@ -27,7 +29,8 @@ from collector.probe import Probe
 from collector.sampler import Sampler
 from collector.sensors import read_sensors
 from store.events import stale_after_s
-from store.ledger import CollectorLock, Ledger
+from store.quarantine import here_and_now, quarantined_count
+from store.space import SpaceLimits, SpaceWatch, free_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +50,8 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True):
     demo_seed: int
     log_level: str
     version: str
+    low_space_bytes: int = SpaceLimits().low_bytes
+    read_only_space_bytes: int = SpaceLimits().read_only_bytes
 
 
 class Sealer:
@@ -55,9 +60,11 @@ class Sealer:
     Args:
         folder: The ledger's folder.
         interval_s: Time between two sealings.
+        first: A command to run at once, before the first of them.
     """
 
-    def __init__(self, folder: Path, interval_s: float) -> None:
+    def __init__(self, folder: Path, interval_s: float, first: Sequence[str] = ()) -> None:
+        self._first = first
         self._command = [sys.executable, "-P", "-m", "store.sealing", str(folder)]
         self._interval_s = interval_s
         self._started_s: float | None = None
@@ -76,10 +83,11 @@ class Sealer:
         if self._child and self._child.returncode:
             logger.error("sealing failed with exit code %d; the tail is kept and tried again", self._child.returncode)
         self._child = None
-        if running_s >= self._interval_s:
+        if running_s >= self._interval_s or self._first:
             self._started_s = now.monotonic_s
+            command, self._first = self._first or self._command, ()
             try:
-                self._child = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)  # noqa: S603 - our own module
+                self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603 - our own module
             except OSError as error:  # no process or memory left: recording goes on, the tail is kept
                 logger.error("sealing could not be started (%s); it is tried again", error)  # noqa: TRY400
 
@@ -165,20 +173,26 @@ def run(settings: CollectorSettings) -> int:
     clock = SystemClock()
     folder = Path(settings.ledger_folder)
     listener = bound_socket(settings.host, settings.port, "collector.port")
-    ledger = Ledger(folder)
-    lock = CollectorLock(folder)
-    sealer = Sealer(folder, settings.seal_interval_s)
+    beginning = begin_recording(folder, here_and_now())
+    limits = SpaceLimits(settings.low_space_bytes, settings.read_only_space_bytes)
+    sealer = Sealer(folder, settings.seal_interval_s, adoption_command(folder) if beginning.has_strays else ())
     sampler = Sampler(
-        ledger=ledger,
+        ledger=beginning.ledger,
         probes=_probes(settings, folder),
         clock=clock,
         interval_s=settings.sample_interval_s,
         version=settings.version,
         pid=os.getpid(),
         after_tick=sealer.look,
+        space=SpaceWatch(limits, lambda: free_bytes(folder)),
     )
     health = Health(sampler, clock)
-    metrics = LiveCollector(lambda: sampler.latest, lambda: health.stopped_because() is None, settings.version)
+    metrics = LiveCollector(
+        lambda: sampler.latest,
+        lambda: health.stopped_because() is None,
+        settings.version,
+        LedgerFigures(lambda: quarantined_count(folder), lambda: free_bytes(folder)),
+    )
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -194,8 +208,8 @@ def run(settings: CollectorSettings) -> int:
     if sampling.is_alive():
         logger.warning("a probe hangs: this recording ends without its stop event")
     else:
-        ledger.close()
-    lock.close()
+        beginning.ledger.close()
+    beginning.lock.close()
     return 1 if failures else 0
 
 

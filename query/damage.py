@@ -1,10 +1,10 @@
 """A damaged segment costs its own events and not the answer.
 
-When DuckDB fails on a file, the question is which one. Of 400 segments with some bytes changed at random, 41 failed with
-a message that names the file and 197 with words such as `don't know what type`; so the files that come into question
-are read by Arrow, with the checksum of every page, and those that Arrow cannot read either are left out. The answer
-says so. The reader moves nothing: `gpuledger verify --repair` and the collector do. (121 of the 400 were read without a
-complaint as other values: DuckDB looks at no checksum. That is what `store.scrub` and `gpuledger verify` are for.)
+When DuckDB fails on a file, the question is which one. Of 400 segments with some bytes changed at random, 41 failed
+with a message that names the file and 197 with words such as `don't know what type`; so the files that come into
+question are read by Arrow, with the checksum of every page, and those that Arrow cannot read either are left out. The
+answer says so. The reader moves nothing: `gpuledger verify --repair` and the collector do. (121 of the 400 were read
+without a complaint as other values: DuckDB looks at no checksum. `store.scrub` and `gpuledger verify` do.)
 """
 
 from collections.abc import Callable, Iterable, Mapping

@@ -161,11 +161,15 @@ class LocalSource:
 
     def notes(self) -> list[str]:
         """What whoever reads an answer should know of the files that it could not be made from."""
-        damaged = [(path, reason) for path, reason in self._left_out.items() if path.exists()]
-        return [
-            f"{path.relative_to(self.folder)} is left out of answers: {reason}; see 'gpuledger verify'"
-            for path, reason in damaged
-        ]
+        if not self._left_out:
+            return []
+        with self.reader() as reader:
+            left_out = {str(path.relative_to(self.folder)): reason for path, reason in self._left_out.items()}
+            return [
+                f"{path} is left out of answers: {reason}; see 'gpuledger verify'"
+                for path, reason in left_out.items()
+                if reader.names(path)
+            ]
 
     def reader(self) -> LedgerReader:
         return LedgerReader(self.folder)

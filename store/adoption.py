@@ -25,13 +25,13 @@ import apsw
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from store.catalogue import CataloguedSegment, catalogued, enter_segments
 from store.errors import GpuledgerError
 from store.head import open_head
 from store.ledger import transaction
 from store.quarantine import Repairer, give_up_file, give_up_segment, here_and_now
 from store.recovery import TEMPORARY_SUFFIX, uncatalogued_files
 from store.sealing import seal_lock
+from store.segments import CataloguedSegment, catalogued, enter_segments
 from store.soundness import Footer, UnreadableError, described_by_content, inspect, read_footer, read_seqs
 
 Verdict = Literal["taken in", "removed", "set aside", "left alone"]
@@ -155,7 +155,7 @@ def _take_in(
         whole = _without_parts_of_frames(folder, head, segments)
         held = {first_seq for segment in whole for first_seq in _frames_held(folder, head, segment, whole)[0]}
         head.executemany("delete from frame where first_seq = ?", [(first_seq,) for first_seq in held])
-        enter_segments(head, whole)
+        enter_segments(head, whole, now_us=by.now_us)
         last_seq = max((segment.last_seq for segment in whole), default=0)
         head.execute("update ledger set next_seq = ? where next_seq <= ?", (last_seq + 1, last_seq))
     for segment in segments:

@@ -18,12 +18,12 @@ def publish_file(path: Path, write: Callable[[Path], None]) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         write(temporary)
-        _sync(temporary)
+        sync(temporary)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def make_folder(folder: Path) -> None:
@@ -31,15 +31,15 @@ def make_folder(folder: Path) -> None:
     missing = [part for part in (folder, *folder.parents) if not part.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for part in reversed(missing):
-        _sync(part.parent)
+        sync(part.parent)
 
 
 def move_file(source: Path, target: Path) -> None:
     """Rename `source` to `target` on the same file system, durably."""
     make_folder(target.parent)
     source.replace(target)
-    _sync(target.parent)
-    _sync(source.parent)
+    sync(target.parent)
+    sync(source.parent)
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -64,7 +64,8 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Make a file's content, or a folder's entries, durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -53,8 +53,12 @@ def _migrations() -> tuple[str, ...]:
     )
 
 
-def open_head(folder: Path) -> apsw.Connection:
+def open_head(folder: Path, *, is_restoring: bool = False) -> apsw.Connection:
     """Open the head for appending; create the ledger where `folder` is missing or empty.
+
+    Args:
+        folder: The ledger's folder.
+        is_restoring: Whether the caller is the restore that the folder is marked for.
 
     Raises:
         NotALedgerError: The folder holds something that is no ledger.
@@ -62,7 +66,8 @@ def open_head(folder: Path) -> apsw.Connection:
         LedgerFullError: Its disk is full.
         LedgerUnusableError: It cannot be written, is damaged, or was written by a newer gpuledger.
     """
-    check_folder(folder)
+    if not is_restoring:
+        check_folder(folder)
     check_file_system(folder)
     try:
         make_folder(folder)
@@ -74,10 +79,7 @@ def open_head(folder: Path) -> apsw.Connection:
     except (apsw.FullError, apsw.IOError, apsw.ReadOnlyError, apsw.CantOpenError, OSError) as error:
         if is_full(folder):
             raise full_disk(folder) from error
-        raise LedgerUnusableError(
-            f"The ledger {folder} cannot be written ({reason_words(error)})",
-            "make it writable for this user, or name another folder with --data",
-        ) from error
+        raise not_writable(folder, error) from error
     except (apsw.NotADBError, apsw.CorruptError) as error:
         raise _damaged(folder, error) from error
     return connection
@@ -238,6 +240,13 @@ def _damaged(folder: Path, error: Exception) -> LedgerUnusableError:
     return LedgerUnusableError(
         f"The ledger's {folder / HEAD_NAME} is damaged ({reason_words(error)})",
         _REBUILD_HINT,
+    )
+
+
+def not_writable(folder: Path, error: Exception) -> LedgerUnusableError:
+    return LedgerUnusableError(
+        f"The ledger {folder} cannot be written ({reason_words(error)})",
+        "make it writable for this user, or name another folder with --data",
     )
 
 

@@ -90,7 +90,7 @@ class Ledger:
             with transaction(self._head) as head:
                 if idempotency_key is not None and (given := _range_of_key(head, idempotency_key)) is not None:
                     return given
-                seqs = write_events(head, events, host=self.host, boot_id=self.boot_id)
+                seqs = insert_events(head, events, host=self.host, boot_id=self.boot_id)
                 if idempotency_key is not None:
                     _remember_key(head, idempotency_key, seqs, self._clock_us())
                 return seqs
@@ -132,7 +132,7 @@ def transaction(head: apsw.Connection) -> Iterator[apsw.Connection]:
         raise
 
 
-def write_events(head: apsw.Connection, events: Sequence[Event], *, host: str, boot_id: str) -> range:
+def insert_events(head: apsw.Connection, events: Sequence[Event], *, host: str, boot_id: str) -> range:
     """Put `events` into the tail, inside the caller's transaction, and return the range of seq that they got.
 
     Raises:

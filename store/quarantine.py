@@ -17,10 +17,10 @@ from typing import Any
 
 import apsw
 
-from store.catalogue import CataloguedSegment, drop_segments
 from store.events import Event
 from store.files import move_file, publish_file
-from store.ledger import read_boot_id, transaction, write_events
+from store.ledger import insert_events, read_boot_id, transaction
+from store.segments import CataloguedSegment, drop_segments
 from store.times import iso_text, microseconds
 
 QUARANTINE_FOLDER = "quarantine"
@@ -89,13 +89,25 @@ def _free_name(folder: Path, name: str, now_us: int) -> str:
     return free
 
 
+def quarantined_count(folder: Path) -> int:
+    """How many files stand in quarantine, without reading why."""
+    return len(_names(folder))
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        names = sorted(entry.name for entry in (folder / QUARANTINE_FOLDER).iterdir())
+    except FileNotFoundError:
+        return []
+    return [name for name in names if not name.endswith((REASON_SUFFIX, ".tmp"))]
+
+
 def quarantined(folder: Path) -> tuple[SetAside, ...]:
     """What stands in quarantine, oldest name first; files that someone put there without a reason, too."""
     try:
-        paths = sorted(path for path in (folder / QUARANTINE_FOLDER).iterdir() if path.is_file())
+        return tuple(_listed(folder / QUARANTINE_FOLDER / name) for name in _names(folder))
     except OSError:
         return ()
-    return tuple(_listed(path) for path in paths if path.suffix not in (REASON_SUFFIX, ".tmp"))
 
 
 def _listed(path: Path) -> SetAside:
@@ -129,7 +141,7 @@ def give_up_file(folder: Path, head: apsw.Connection, path: str, reason: str, by
     details = {"path": path, "reason": reason, "quarantined_as": aside.name}
     values = {"event": "quarantine", "message": f"{path} was set aside: {reason}", "details": details}
     with transaction(head):
-        write_events(head, [Event("ledger_event", by.now_us, values)], host=by.host, boot_id=by.boot_id)
+        insert_events(head, [Event("ledger_event", by.now_us, values)], host=by.host, boot_id=by.boot_id)
     return aside
 
 
@@ -145,7 +157,7 @@ def give_up_segment(
         aside = set_aside(folder, segment.path, reason, now_us=by.now_us, details=segment.details)
     with transaction(head):
         drop_segments(head, [segment.path])
-        write_events(head, _loss(segment, aside, reason, by.now_us), host=by.host, boot_id=by.boot_id)
+        insert_events(head, _loss(segment, aside, reason, by.now_us), host=by.host, boot_id=by.boot_id)
     return aside
 
 

@@ -22,14 +22,6 @@ from typing import Any, Literal
 import apsw
 import msgspec
 
-from store.catalogue import (
-    SEGMENT_SUFFIX,
-    CataloguedSegment,
-    accounted_paths,
-    announced_paths,
-    catalogued,
-    event_files,
-)
 from store.errors import NotALedgerError
 from store.events import KINDS, Event
 from store.frames import Frame
@@ -43,8 +35,16 @@ from store.head import (
     open_head,
     reason_words,
 )
-from store.ledger import frames_of_rows, insert_frames, transaction, write_events
+from store.ledger import frames_of_rows, insert_events, insert_frames, transaction
 from store.quarantine import Repairer, SetAside, give_up_segment, quarantined, set_aside
+from store.segments import (
+    SEGMENT_SUFFIX,
+    CataloguedSegment,
+    accounted_paths,
+    announced_paths,
+    catalogued,
+    event_files,
+)
 from store.times import microseconds
 
 HeadState = Literal["new", "sound", "lost", "damaged"]
@@ -176,7 +176,7 @@ def repair(folder: Path, by: Repairer) -> Recovery:
         if is_rebuilt:
             with transaction(head):
                 insert_frames(head, anew.kept)
-                write_events(head, anew.told, host=by.host, boot_id=by.boot_id)
+                insert_events(head, anew.told, host=by.host, boot_id=by.boot_id)
         moved = {one.segment.path: give_up_segment(folder, head, one.segment, one.reason, by) for one in found.unsound}
         _go_beyond(head, found.uncatalogued)
     return Recovery(

@@ -17,8 +17,9 @@ import argparse
 import fcntl
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import partial
@@ -36,6 +37,9 @@ from store.files import publish_file, sha256_of
 from store.frames import Frame, frames_to_arrow
 from store.head import open_head
 from store.ledger import frames_of_rows
+from store.quarantine import here_and_now
+from store.scrub import scrub
+from store.segments import enter_checksums
 from store.shapes import shape
 
 FOOTER_PREFIX = "gpuledger."
@@ -52,8 +56,8 @@ _ENCODINGS: dict[ColumnType, str] = {
 
 _INSERT_SEGMENT = """
 insert into segment (path, kind, version, level, host, first_seq, last_seq, event_count,
-                     first_observed_at_us, last_observed_at_us, size_bytes, sha256)
-values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                     first_observed_at_us, last_observed_at_us, size_bytes)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 
@@ -219,12 +223,13 @@ def _commit(folder: Path, head: apsw.Connection, segments: Sequence[Segment], fr
             segment.first_observed_at_us,
             segment.last_observed_at_us,
             (folder / segment.path).stat().st_size,
-            sha256_of(folder / segment.path),
         )
         for segment in segments
     ]
+    checksums = {segment.path: sha256_of(folder / segment.path) for segment in segments}
     with head:
         head.executemany(_INSERT_SEGMENT, rows)
+        enter_checksums(head, checksums, now_us=time.time_ns() // 1000)
         head.executemany("delete from frame where first_seq = ?", [(frame.first_seq,) for frame in frames])
         head.execute("delete from unfinished_segment")
 
@@ -233,7 +238,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m store.sealing", description="Seal a ledger's tail into Parquet.")
     parser.add_argument("folder", type=Path)
     try:
-        seal(parser.parse_args(arguments).folder)
+        folder = parser.parse_args(arguments).folder
+        seal(folder)
+        with closing(open_head(folder)) as head, seal_lock(folder) as is_ours:
+            damaged = scrub(folder, head, here_and_now()) if is_ours else []
+        for one in damaged:
+            print(f"{one.origin} was set aside: {one.reason}", file=sys.stderr)  # noqa: T201 - as below
     except GpuledgerError as error:
         print(error, file=sys.stderr)  # noqa: T201 - the collector logs what its child says
         return error.exit_code

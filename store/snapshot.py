@@ -119,6 +119,11 @@ class LedgerReader:
         ).get
         return KindExtent(*row)
 
+    def names(self, path: str) -> bool:
+        """Whether the catalogue names a segment of that path, relative to the ledger's folder."""
+        is_named: int = self._head.execute("select exists (select 1 from segment where path = ?)", (path,)).get
+        return bool(is_named)
+
     @property
     def ledger_id(self) -> str:
         identity: str = self._head.execute("select id from ledger").get

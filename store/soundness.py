@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from store.catalogue import CataloguedSegment, segment_of_footer
 from store.derivations import arrow_schema
 from store.errors import LedgerUnusableError
 from store.files import sha256_of
 from store.recovery import why_not_as_sealed
+from store.segments import CataloguedSegment, segment_of_footer
 from store.shapes import shape
 
 FOOTER_PREFIX = "gpuledger."

@@ -14,13 +14,13 @@ import apsw
 
 from store import recovery
 from store.adoption import adopt
-from store.catalogue import CataloguedSegment, catalogued, enter_segments
 from store.errors import NoLedgerError
 from store.head import HEAD_NAME, check_folder, connect_read_only, open_head
 from store.ledger import CollectorLock, transaction
 from store.quarantine import Repairer, SetAside, give_up_segment, quarantined
 from store.recovery import Recovery, uncatalogued_files
 from store.sealing import seal_lock
+from store.segments import CataloguedSegment, catalogued, enter_segments
 from store.soundness import differences, inspect
 
 FindingKind = Literal["head", "damaged", "disagrees", "uncatalogued", "unchecked"]
@@ -160,7 +160,7 @@ def _check(folder: Path, head: apsw.Connection, segment: CataloguedSegment, by: 
         elif segment != inspected.content:
             if by:
                 with transaction(head):
-                    enter_segments(head, [inspected.content])
+                    enter_segments(head, [inspected.content], now_us=by.now_us)
             told = differences(segment, inspected.content)
             problem = f"the catalogue says {told}" if told else "its checksum was never taken"
             repaired = "the catalogue was corrected" if by else ""

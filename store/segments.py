@@ -43,22 +43,40 @@ class CataloguedSegment:
 
 
 COLUMNS = tuple(field.name for field in fields(CataloguedSegment))
+_STORED = tuple(name for name in COLUMNS if name != "sha256")
 
 
 def catalogued(head: apsw.Connection) -> list[CataloguedSegment]:
     """Every segment, in order of seq."""
-    has = {row[1] for row in head.execute("pragma table_info(segment)")}
-    columns = ", ".join(name if name in has else f"null as {name}" for name in COLUMNS)  # a head not migrated yet
-    return [CataloguedSegment(*row) for row in head.execute(f"select {columns} from segment order by first_seq, path")]
+    stored = ", ".join(_STORED)
+    if _has_checksums(head):
+        sql = f"select {stored}, sha256 from segment left join checksum on segment_path = path"
+    else:
+        sql = f"select {stored}, null from segment"
+    return [CataloguedSegment(*row) for row in head.execute(f"{sql} order by first_seq, path")]
 
 
-def enter_segments(head: apsw.Connection, segments: Iterable[CataloguedSegment]) -> None:
+def _has_checksums(head: apsw.Connection) -> bool:
+    """Whether the head's shape has them: a reader may meet one that no newer recorder has migrated yet."""
+    exists: int = head.execute("select exists (select 1 from sqlite_schema where name = 'checksum')").get
+    return bool(exists)
+
+
+def enter_segments(head: apsw.Connection, segments: Iterable[CataloguedSegment], *, now_us: int) -> None:
     """Add segments to the catalogue, or describe them anew, inside the caller's transaction."""
-    places = ", ".join("?" for _ in COLUMNS)
+    segments = list(segments)
+    places = ", ".join("?" for _ in _STORED)
     head.executemany(
-        f"insert or replace into segment ({', '.join(COLUMNS)}) values ({places})",
-        ([getattr(segment, name) for name in COLUMNS] for segment in segments),
+        f"insert or replace into segment ({', '.join(_STORED)}) values ({places})",
+        ([getattr(segment, name) for name in _STORED] for segment in segments),
     )
+    enter_checksums(head, {one.path: one.sha256 for one in segments if one.sha256}, now_us=now_us)
+
+
+def enter_checksums(head: apsw.Connection, checksums: Mapping[str, str], *, now_us: int) -> None:
+    """Remember what files were seen to have, path to SHA-256, inside the caller's transaction."""
+    rows = [(path, sha256, now_us) for path, sha256 in checksums.items()]
+    head.executemany("insert or replace into checksum values (?, ?, ?)", rows)
 
 
 def drop_segments(head: apsw.Connection, paths: Iterable[str]) -> None:
