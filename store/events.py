@@ -636,7 +636,7 @@ LEDGER_EVENT = Kind(
     row="the recorder's own life: start, stop, gap, clock step, settings change, quarantine, retention",
     cadence="as it happens",
     fields=(
-        _label("event", "string", "start, stop, gap, clock_step, suspend, probe_status, probe_failed, settings_changed, quarantine or retention."),
+        _label("event", "string", "start, stop, gap, clock_step, suspend, probe_status, probe_failed, settings_changed, quarantine, retention, disk_low, disk_full, disk_ok or restored."),
         _label("message", "string", "What happened, as a sentence."),
         _label("probe", "string", "The probe it concerns."),
         _label("started_at", "time", "Beginning of the time it covers."),

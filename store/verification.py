@@ -46,7 +46,7 @@ class Finding:
 
     @property
     def is_problem(self) -> bool:
-        return self.kind != "unchecked"
+        return self.kind != "unchecked" and self.repaired != "left alone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +75,8 @@ class Verification:
 
     @property
     def is_sound(self) -> bool:
-        """Whether nothing is wrong, or all that was has been repaired."""
-        return not any(one.is_problem and not one.repaired for one in self.findings)
+        """Whether nothing was found to be wrong, be it repaired by now or not."""
+        return not any(one.is_problem for one in self.findings)
 
 
 def verify(
