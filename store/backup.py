@@ -1,10 +1,10 @@
 """A backup of a ledger, beside whatever records and seals; and a ledger made of one again.
 
 A backup is a folder: the segments under the same names as in the ledger, `head-<number>.sqlite`, and `backup.json`,
-which names the head and every segment with its SHA-256. The head is copied in one read snapshot (`VACUUM INTO`), so it
-and the segments that it lists are one picture of one moment, the tail with them. `backup.json` is replaced last and whole:
-until then the folder is the backup that it was before. Segments never change, so a second backup into the same folder
-takes only the new ones; on one file system they are links and take no room.
+which names the head and every segment with its SHA-256. The head is copied in one read snapshot (`VACUUM INTO`), so
+it and the segments that it lists are one picture of one moment, the tail with them. `backup.json` is replaced last
+and whole: until then the folder is the backup that it was before. Segments never change, so a second backup into the
+same folder takes only the new ones; on one file system they are links and take no room.
 
 Rollups are left out, they are built anew; so are what was set aside, the locks, and the token.
 """

@@ -1,0 +1,2 @@
+"""The history of shapes: SQL and the record of what was published. No code; a package, so that no other folder named
+migrations is taken for it."""
