@@ -19,6 +19,8 @@ from store.segments import CataloguedSegment, segment_of_footer
 from store.shapes import shape
 
 FOOTER_PREFIX = "gpuledger."
+READ_ERRORS = (pa.ArrowException, OSError, ValueError)
+"""What Arrow raises over a damaged file. ValueError: a name of a column that is no text."""
 
 
 class UnreadableError(Exception):
@@ -42,10 +44,10 @@ def read_footer(folder: Path, path: str) -> Footer | None:
     try:
         written: Mapping[bytes, bytes] = pq.read_metadata(folder / path).metadata or {}
         size_bytes = (folder / path).stat().st_size
-    except (pa.ArrowException, OSError) as error:
+    except READ_ERRORS as error:
         raise UnreadableError(f"it is not a whole Parquet file ({_first_line(error)})") from error
     ours = {
-        key.decode().removeprefix(FOOTER_PREFIX): value.decode(errors="replace")
+        key.decode(errors="replace").removeprefix(FOOTER_PREFIX): value.decode(errors="replace")
         for key, value in written.items()
         if key.startswith(FOOTER_PREFIX.encode())
     }
@@ -70,7 +72,7 @@ def _read(path: Path, columns: list[str] | None) -> pa.Table:
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             return file.read(columns)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except READ_ERRORS as error:
         raise UnreadableError(f"it cannot be read ({_first_line(error)})") from error
 
 
@@ -82,7 +84,7 @@ def why_unreadable(path: Path) -> str:
                 pass
     except FileNotFoundError:
         return "it is gone"
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except READ_ERRORS as error:
         return f"it cannot be read ({_first_line(error)})"
     return ""
 
