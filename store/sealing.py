@@ -41,6 +41,7 @@ from store.quarantine import here_and_now
 from store.scrub import scrub
 from store.segments import enter_checksums
 from store.shapes import shape
+from store.space import disk_errors_in_words
 
 FOOTER_PREFIX = "gpuledger."
 SEAL_LOCK_NAME = "seal.lock"
@@ -89,14 +90,11 @@ def seal(folder: Path) -> SealResult:
     """Move all events of the tail into Parquet segments. Does nothing where another process is sealing.
 
     Raises:
-        NotALedgerError, LedgerUnusableError: As `store.head.open_head`.
+        NotALedgerError, LedgerUnusableError: As `store.head.open_head`; or the disk is full or failing.
     """
-    head = open_head(folder)
-    try:
-        with seal_lock(folder) as is_ours:
-            return _seal(folder, head) if is_ours else SealResult(0, ())
-    finally:
-        head.close()
+    not_done = f"The tail of the ledger {folder} was not sealed and is kept as it is"
+    with closing(open_head(folder)) as head, disk_errors_in_words(folder, not_done), seal_lock(folder) as is_ours:
+        return _seal(folder, head) if is_ours else SealResult(0, ())
 
 
 @contextmanager
@@ -240,7 +238,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         folder = parser.parse_args(arguments).folder
         seal(folder)
-        with closing(open_head(folder)) as head, seal_lock(folder) as is_ours:
+        not_read = f"The segments of the ledger {folder} were not read again"
+        with closing(open_head(folder)) as head, disk_errors_in_words(folder, not_read), seal_lock(folder) as is_ours:
             damaged = scrub(folder, head, here_and_now()) if is_ours else []
         for one in damaged:
             print(f"{one.origin} was set aside: {one.reason}", file=sys.stderr)  # noqa: T201 - as below

@@ -9,14 +9,18 @@ When space runs out, recording sheds in this order, and takes each step back by 
 The floor lies above zero so that SQLite's log, a sealing and a deletion by retention still have room to work in.
 """
 
+import errno
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-from store.errors import LedgerFullError, NetworkFolderError
+import apsw
+
+from store.errors import LedgerFullError, LedgerUnusableError, NetworkFolderError
 
 SHED_FIRST = frozenset({"process_sample", "server_sample", "system_sample"})
 SHED_NEXT = frozenset({"gpu_sample"})
@@ -99,6 +103,23 @@ def full_disk(folder: Path) -> LedgerFullError:
     return LedgerFullError(
         f"The ledger {folder} takes no events: its disk is full", "free some space, and recording goes on by itself"
     )
+
+
+@contextmanager
+def disk_errors_in_words(folder: Path, problem: str) -> Iterator[None]:
+    """Turns what a full or failing disk raises into one sentence; `problem` says what was not done.
+
+    Raises:
+        LedgerFullError: The disk is full.
+        LedgerUnusableError: It fails otherwise.
+    """
+    try:
+        yield
+    except (OSError, apsw.FullError, apsw.IOError, apsw.CorruptError, apsw.ReadOnlyError, apsw.CantOpenError) as error:
+        is_out_of_space = isinstance(error, apsw.FullError) or getattr(error, "errno", None) == errno.ENOSPC
+        reason = ((error.strerror if isinstance(error, OSError) else None) or str(error)).lower()
+        kind = LedgerFullError if is_out_of_space or is_full(folder) else LedgerUnusableError
+        raise kind(f"{problem} ({reason})", "see that its disk has space and is writable") from error
 
 
 def check_file_system(folder: Path, proc: Path = Path("/proc")) -> None:

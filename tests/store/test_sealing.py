@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from store import sealing
+from store.errors import LedgerFullError
 from store.events import KINDS, Event
 from store.ledger import Ledger
 from store.sealing import main, seal
@@ -165,7 +166,7 @@ def test_a_sealing_that_fails_keeps_the_tail_and_the_next_one_cleans_up(ledger, 
         real_write(segment, table, ledger_id, path)
 
     monkeypatch.setattr(sealing, "_write_parquet", fail_at_the_second)
-    with pytest.raises(OSError, match="No space left on device"):
+    with pytest.raises(LedgerFullError, match=r"was not sealed and is kept as it is \(no space left on device\)"):
         seal(folder)
     assert all_seqs(folder) == [1, 2]
     assert len(files_under(folder)) == 1  # published and not in the catalogue
