@@ -55,7 +55,7 @@ class LedgerStatus:
     probes: Mapping[str, str]
     kinds: tuple[KindStatus, ...]
     absent: Mapping[str, str]
-    set_aside: tuple[SetAside, ...]
+    set_aside: tuple[SetAside, ...] = ()
 
 
 def ledger_status(source: LocalSource, *, now: datetime, live: LiveState | None = None) -> LedgerStatus:
