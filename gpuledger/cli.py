@@ -360,7 +360,7 @@ def verify(
     parquet: ParquetFile = None,
 ) -> None:
     """Read every segment and the head to their last byte; exit code 1 when something was wrong."""
-    from gpuledger.care import verify_answer
+    from gpuledger.integrity import verify_answer
     from store.quarantine import here_and_now
     from store.verification import verify as verify_ledger
 
@@ -378,7 +378,7 @@ def backup(
     config: Config = None,
 ) -> None:
     """Copy the ledger as it is at one moment, beside whatever records; a second time only what is new."""
-    from gpuledger.care import backup_line
+    from gpuledger.integrity import backup_line
     from store.backup import take_backup
     from store.quarantine import here_and_now
 
@@ -397,7 +397,7 @@ def restore(
     config: Config = None,
 ) -> None:
     """Make a ledger in a new or empty folder out of a backup; it keeps its identity."""
-    from gpuledger.care import restore_line
+    from gpuledger.integrity import restore_line
     from store.backup import restore_backup
     from store.quarantine import here_and_now
 
