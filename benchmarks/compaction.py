@@ -26,10 +26,11 @@ import pyarrow.parquet as pq
 import telemetry
 
 from store import sealing
-from store.catalogue import HOUR_US, stored_segments, total_bytes
 from store.encodings import encoding
 from store.events import KINDS
 from store.head import open_head
+from store.segments import as_written, catalogued, enter_segments, total_bytes
+from store.times import HOUR_US
 
 GPU_SAMPLE = KINDS["gpu_sample"]
 
@@ -38,18 +39,18 @@ def make_ledger(folder: Path, tables: Iterator[pa.Table]) -> None:
     """A ledger whose `gpu_sample` was sealed in these pieces, none of which crosses midnight."""
     head = open_head(folder)
     ledger_id = head.execute("select id from ledger").get
-    rows = []
+    segments = []
     last_seq = 0
     for table in tables:
         day = datetime.fromtimestamp(table["observed_at"][0].value // 1_000_000, UTC).date()
         segment = sealing._describe(GPU_SAMPLE, telemetry.HOST, day, table)  # noqa: SLF001 - without the way through the tail
         path = folder / segment.path
         path.parent.mkdir(parents=True, exist_ok=True)
-        sealing._write_parquet(segment, table, ledger_id, path)  # noqa: SLF001 - as above
-        rows.append(sealing.segment_row(folder, segment))
+        sealing._write(segment, table, ledger_id, path)  # noqa: SLF001 - as above
+        segments.append(as_written(folder, segment))
         last_seq = segment.last_seq
     with head:
-        head.executemany(sealing.INSERT_SEGMENT, rows)
+        enter_segments(head, segments, now_us=time.time_ns() // 1000)
         head.execute("update ledger set next_seq = ?", (last_seq + 1,))
     head.close()
 
@@ -114,7 +115,7 @@ def measure(shape: telemetry.Shape, seal_s: int, *, all_columns: bool) -> None:
 
 def _print_files(folder: Path, shape: telemetry.Shape, what: str) -> int:
     head = open_head(folder)
-    segments = stored_segments(head)
+    segments = catalogued(head)
     head.close()
     size_bytes = total_bytes(segments)
     per_day = size_bytes / shape.days / 1e6

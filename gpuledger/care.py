@@ -3,7 +3,7 @@
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +12,12 @@ import apsw
 
 from query.figures import spelled
 from query.windows import Window
-from store.catalogue import stored_segments, total_bytes, unlink_removable
 from store.errors import LedgerHeldError, LedgerUnusableError, UsageError
 from store.head import open_head, open_head_for_reading
-from store.retention import Hold, Removal, add_hold, holds, note_upkeep, release_hold, retain
-from store.sealing import seal_lock
+from store.quarantine import here_and_now
+from store.retention import Hold, Removal, add_hold, holds, release_hold
+from store.segments import catalogued, total_bytes, unlink_removable
+from store.space import disk_errors_in_words
 from store.upkeep_settings import UpkeepSettings
 
 if TYPE_CHECKING:
@@ -38,30 +39,28 @@ def compact_now(folder: Path, settings: UpkeepSettings, *, everything: bool) -> 
     """
     from store.upkeep import compact
 
-    now_us = time.time_ns() // 1000
-    with _locked_head(folder) as head:
-        unlink_removable(folder, head, now_us=now_us)
-        merged, problems = compact(
-            folder, head, now_us=now_us, grace_s=settings.grace_s, everything=everything, time_limit_s=float("inf")
-        )
-    if problems:
-        raise LedgerUnusableError(problems[0], "its files stay as they are; see 'gpuledger status'")
+    by = here_and_now()
+    with _locked_head(folder, "not all segments were merged") as head:
+        unlink_removable(folder, head, now_us=by.now_us)
+        done = compact(folder, head, by, grace_s=settings.grace_s, everything=everything, time_limit_s=float("inf"))
+    if done.problems:
+        raise LedgerUnusableError(done.problems[0], "its files stay as they are; see 'gpuledger verify'")
     rows = [
-        {**_merge_row(inputs), "became": output.path, "became_bytes": output.size_bytes} for inputs, output in merged
+        {**_merge_row(inputs), "became": output.path, "became_bytes": output.size_bytes}
+        for inputs, output in done.merged
     ]
     before, after = (sum(row[name] for row in rows) for name in ("bytes", "became_bytes"))
-    return (
-        rows,
-        f"{len(rows)} merges, {spelled(before, 'B')} became {spelled(after, 'B')}" if rows else "nothing is due",
-    )
+    note = f"{len(rows)} merges, {spelled(before, 'B')} became {spelled(after, 'B')}" if rows else "nothing is due"
+    aside = [f"{one.origin} was damaged and set aside: {one.reason}" for one in done.set_aside]
+    return rows, "; ".join([note, *aside])
 
 
 def compactable(folder: Path, *, everything: bool) -> tuple[list[Row], str]:
     """What `compact_now` would merge first: what that makes due in turn is not known before."""
     from store.compaction import due_merges
 
-    with _head_for_reading(folder) as head:
-        due = due_merges(stored_segments(head), now_us=time.time_ns() // 1000, everything=everything)
+    with closing(open_head_for_reading(folder)) as head:
+        due = due_merges(catalogued(head), now_us=time.time_ns() // 1000, everything=everything)
     rows = [_merge_row(merge) for merge in due]
     return rows, f"{len(rows)} merges would be made" if rows else "nothing is due"
 
@@ -83,18 +82,15 @@ def retain_now(folder: Path, settings: UpkeepSettings, *, dry_run: bool) -> tupl
     Raises:
         LedgerHeldError: Another process seals or compacts at this moment.
     """
-    from store.upkeep import expired
+    from store.upkeep import expired, retain_due
 
     now_us = time.time_ns() // 1000
     if dry_run:
-        with _head_for_reading(folder) as head:
+        with closing(open_head_for_reading(folder)) as head:
             gone = expired(folder, head, settings, now_us=now_us)
     else:
-        with _locked_head(folder) as head:
-            unlink_removable(folder, head, now_us=now_us)
-            age_rests = note_upkeep(head, now_us=now_us)
-            gone = expired(folder, head, settings, now_us=now_us, age_rests=age_rests)
-            retain(head, gone, host=socket.gethostname(), now_us=now_us, grace_us=int(settings.grace_s * 1e6))
+        with _locked_head(folder, "nothing was removed") as head:
+            gone = retain_due(folder, head, settings, now_us=now_us)
     size = spelled(total_bytes(one.segment for one in gone), "B")
     verb = "would go" if dry_run else f"go; the disk has them back {settings.grace_s / 60:.0f} minutes from now"
     return [_removal_row(one) for one in gone], f"{len(gone)} files, {size} {verb}" if gone else "nothing is too much"
@@ -141,7 +137,7 @@ def release_window(folder: Path, number: int) -> Hold:
 
 def held_windows(folder: Path) -> list[Row]:
     """One row a held window."""
-    with _head_for_reading(folder) as head:
+    with closing(open_head_for_reading(folder)) as head:
         return [
             {
                 "hold": one.id,
@@ -161,25 +157,16 @@ def _utc(time_us: int) -> datetime:
 @contextmanager
 def _head(folder: Path) -> Iterator[apsw.Connection]:
     open_head_for_reading(folder).close()  # says at once when there is no ledger: none is begun here
-    head = open_head(folder)
-    try:
+    with closing(open_head(folder)) as head:
         yield head
-    finally:
-        head.close()
 
 
 @contextmanager
-def _head_for_reading(folder: Path) -> Iterator[apsw.Connection]:
-    head = open_head_for_reading(folder)
-    try:
-        yield head
-    finally:
-        head.close()
+def _locked_head(folder: Path, not_done: str) -> Iterator[apsw.Connection]:
+    from store.sealing import seal_lock
 
-
-@contextmanager
-def _locked_head(folder: Path) -> Iterator[apsw.Connection]:
-    with _head(folder) as head, seal_lock(folder) as is_ours:
+    not_done = f"In the ledger {folder} {not_done}"
+    with _head(folder) as head, disk_errors_in_words(folder, not_done), seal_lock(folder) as is_ours:
         if not is_ours:
             raise LedgerHeldError(
                 f"The ledger {folder} is being sealed or compacted by another process", "try again in a minute"

@@ -42,6 +42,16 @@ class CollectorSection(_Section):
     seal_interval_s: float = Field(
         default=120.0, ge=0.1, le=3600, description="Seconds between two sealings of the tail into Parquet."
     )
+    low_space_bytes: int = Field(
+        default=500_000_000,
+        ge=0,
+        description="Free bytes below which host, process and server samples are no longer written; 0: never.",
+    )
+    read_only_space_bytes: int = Field(
+        default=100_000_000,
+        ge=0,
+        description="Free bytes below which nothing is written until there is more; 0: only a full disk stops it.",
+    )
     source: str = Field(
         default="nvml",
         pattern="^(nvml|demo|replay:.+)$",

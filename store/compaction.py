@@ -8,7 +8,7 @@ together. So
 - what comes late (an import, a clock that was set back) is a new file beside the large one, and joins it once it is
   a quarter of it: whatever comes in whatever order, each rewriting of an event puts it into a file at least 1.25 times
   as large, which bounds how often that can happen;
-- of a day that is over at most 1 + log5(largest / smallest) files are left.
+- of a day that is over at most 2 + log5(largest / smallest / 4) files are left.
 
 A merge streams: the output's row groups are slices of time, of whole hours where they fit; each is read from the row
 groups that meet it, sorted and written before the next. Within a row group the rows stand by hour, then by series
@@ -19,14 +19,13 @@ temporary name, counted, synced, renamed, its folder synced; ONE transaction put
 its inputs, notes from when those may be removed and withdraws the announcement.
 """
 
-import json
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, pairwise
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
 import apsw
@@ -34,12 +33,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from store.catalogue import DAY_US, HOUR_US, StoredSegment, discard
 from store.encodings import ZSTD_LEVEL, ZSTD_LEVEL_CLOSED, segment_writer
 from store.errors import LedgerUnusableError
 from store.events import KINDS
 from store.files import publish_file
-from store.sealing import FOOTER_PREFIX, INSERT_SEGMENT, Segment, footer, segment_name, segment_row
+from store.ledger import transaction
+from store.scrub import why_changed
+from store.segments import Segment, announce, as_written, discard, enter_segments, segment_path
+from store.shapes import shape
+from store.times import DAY_US, HOUR_US
 
 RATIO = 4
 FILES_AT_MOST = 120  # an open file is a parsed footer of up to 200 KB
@@ -49,10 +51,10 @@ LONE_EVENTS = 100_000  # a single file as sealed, of an import, is sorted where 
 CELLS_PER_ROW_GROUP = 5_500_000  # rows times columns: 2 h of 8 GPUs at 1 Hz, which takes 60 MB on the way
 COLUMNS_AT_ONCE = 8
 
-Merge = tuple[StoredSegment, ...]
+Merge = tuple[Segment, ...]
 
 
-def due_merges(segments: Sequence[StoredSegment], *, now_us: int, everything: bool = False) -> list[Merge]:
+def due_merges(segments: Sequence[Segment], *, now_us: int, everything: bool = False) -> list[Merge]:
     """What is to be merged now; a part of it may call for more once it is done.
 
     Args:
@@ -60,7 +62,7 @@ def due_merges(segments: Sequence[StoredSegment], *, now_us: int, everything: bo
         now_us: Microseconds since the epoch, UTC.
         everything: Merge also what is still being added to, and whatever the sizes: one file a day and kind is left.
     """
-    known = [one for one in segments if one.kind in KINDS]
+    known = [one for one in segments if one.kind in KINDS and one.version <= KINDS[one.kind].version]
     return [
         merge
         for partition in _groups(known, lambda one: (one.folder, one.host))
@@ -68,11 +70,11 @@ def due_merges(segments: Sequence[StoredSegment], *, now_us: int, everything: bo
     ]
 
 
-def _groups(segments: Sequence[StoredSegment], key: Callable[[StoredSegment], Any]) -> list[list[StoredSegment]]:
+def _groups(segments: Sequence[Segment], key: Callable[[Segment], Any]) -> list[list[Segment]]:
     return [list(group) for _, group in groupby(sorted(segments, key=key), key=key)]
 
 
-def _due_in_partition(partition: list[StoredSegment], now_us: int, *, everything: bool) -> list[Merge]:
+def _due_in_partition(partition: list[Segment], now_us: int, *, everything: bool) -> list[Merge]:
     day_us = partition[0].first_observed_at_us // DAY_US * DAY_US
     is_closed = now_us >= day_us + DAY_US + DAY_IS_CLOSED_AFTER_US
     merges = [
@@ -88,15 +90,15 @@ def _due_in_partition(partition: list[StoredSegment], now_us: int, *, everything
     return [merge] if len(merge) > 1 or is_unsorted else []
 
 
-def _is_hour_over(hour: Sequence[StoredSegment], now_us: int) -> bool:
+def _is_hour_over(hour: Sequence[Segment], now_us: int) -> bool:
     return now_us >= (hour[0].first_observed_at_us // HOUR_US + 1) * HOUR_US
 
 
-def _smallest(segments: Sequence[StoredSegment]) -> Merge:
+def _smallest(segments: Sequence[Segment]) -> Merge:
     return tuple(sorted(segments, key=lambda one: (one.size_bytes, one.path))[:FILES_AT_MOST])
 
 
-def _run(segments: Sequence[StoredSegment]) -> Merge:
+def _run(segments: Sequence[Segment]) -> Merge:
     """The smaller files, up to the largest that is at most `RATIO` times all smaller ones; at least the smallest."""
     ascending = _smallest(segments)
     smaller_bytes = 0
@@ -108,33 +110,37 @@ def _run(segments: Sequence[StoredSegment]) -> Merge:
     return ascending[:length]
 
 
-def merge_segments(folder: Path, head: apsw.Connection, merge: Merge, *, now_us: int, grace_us: int) -> StoredSegment:
+def merge_segments(folder: Path, head: apsw.Connection, merge: Merge, *, now_us: int, grace_us: int) -> Segment:
     """Make one file of several, for the holder of the lock. The inputs may be removed `grace_us` from now.
 
     Raises:
         OSError: A file cannot be read or written.
         pyarrow.ArrowException: An input is damaged.
-        LedgerUnusableError: What was written is not what was read. In all cases the inputs stay as they are.
+        LedgerUnusableError: An input has not the bytes that were sealed, or what was written is not what was read. In
+            all cases the inputs stay as they are.
     """
     inputs = sorted(merge, key=lambda one: one.first_seq)
+    for one in inputs:
+        if reason := why_changed(folder, one):  # or the damage would be given a good checksum
+            raise LedgerUnusableError(f"{one.path} cannot be merged: {reason}")
     output = _output(inputs)
     ledger_id: str = head.execute("select id from ledger").get
-    head.execute("insert or ignore into unfinished_segment values (?)", (output.path,))
+    announce(head, [output])
     publish_file(folder / output.path, partial(_write, folder, inputs, output, ledger_id))
-    row = segment_row(folder, output)
-    with head:
+    output = as_written(folder, output)
+    with transaction(head):
         discard(head, inputs, removable_at_us=now_us + grace_us)
-        head.execute(INSERT_SEGMENT, row)
-        head.execute("delete from unfinished_segment where path = ?", (output.path,))
-    return StoredSegment(*row)
+        enter_segments(head, [output], now_us=now_us)
+    return output
 
 
-def _output(inputs: Sequence[StoredSegment]) -> Segment:
+def _output(inputs: Sequence[Segment]) -> Segment:
     first = inputs[0]
     level = 1 + max(one.level for one in inputs)
     first_seq, last_seq = first.first_seq, max(one.last_seq for one in inputs)
+    day = PurePosixPath(first.folder).name.removeprefix("date=")
     return Segment(
-        path=f"{first.folder}/{segment_name(first.host, first_seq, last_seq, level=level)}",
+        path=segment_path(first.kind, first.version, day, first.host, (first_seq, last_seq), level=level),
         kind=first.kind,
         version=first.version,
         level=level,
@@ -157,7 +163,7 @@ class _Input:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(path, page_checksum_verification=True)
         times = file.read(columns=["observed_at"], use_threads=False)["observed_at"].cast(pa.int64())
         bounds, first = [], 0
         for number in range(file.num_row_groups):
@@ -179,24 +185,21 @@ class _Input:
         return pa.table(arrays, schema=wanted)
 
 
-def _write(folder: Path, inputs: Sequence[StoredSegment], output: Segment, ledger_id: str, path: Path) -> None:
-    kind = KINDS[output.kind]
+def _write(folder: Path, inputs: Sequence[Segment], output: Segment, ledger_id: str, path: Path) -> None:
+    kind = shape(output.kind, output.version)
     with ExitStack() as stack:
         opened = [_Input.open(folder / one.path) for one in inputs]
         for one in opened:
             stack.enter_context(one.file)
         schema = _common_schema(opened, [column.name for column in kind.columns])
-        # What it replaces: whoever rebuilds a catalogue from footers must not count both.
-        replaces = {f"{FOOTER_PREFIX}replaces": json.dumps([Path(one.path).name for one in inputs])}
         level = ZSTD_LEVEL_CLOSED if output.level > 1 else ZSTD_LEVEL
         seq_sum = 0
-        with segment_writer(path, kind, schema, zstd_level=level) as writer:
+        with segment_writer(path, output, ledger_id, schema, zstd_level=level) as writer:
             for slice_us in _slices(opened, max(1, CELLS_PER_ROW_GROUP // len(schema))):
                 table = _sorted_slice(opened, schema, kind.series, slice_us)
                 writer.write_table(table, row_group_size=len(table))
                 seq_sum += pc.sum(table["seq"]).as_py()
                 del table  # or two of them would stand in memory while the next is made
-            writer.add_key_value_metadata(footer(output, ledger_id) | replaces)
     _check(path, output, seq_sum)
 
 

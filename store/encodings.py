@@ -3,12 +3,16 @@
 Measured in docs/decisions/0010. What is not named here is a state or a label: dictionary and run lengths.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from store.events import Field, Kind
+from store.events import Field
+from store.segments import Segment, footer_texts
+from store.shapes import shape
 
 ZSTD_LEVEL = 3  # for what is rewritten soon: a file of a closed day is worth ZSTD_LEVEL_CLOSED
 ZSTD_LEVEL_CLOSED = 9  # 1 % smaller for 10 % more CPU; above, CPU doubles for half a percent
@@ -26,14 +30,20 @@ def encoding(column: Field) -> str | None:
     return "DELTA_BINARY_PACKED"
 
 
-def segment_writer(path: Path, kind: Kind, schema: pa.Schema, *, zstd_level: int = ZSTD_LEVEL) -> pq.ParquetWriter:
-    """A writer of a segment of `kind`. A column that only a newer program declares is written with a dictionary."""
+@contextmanager
+def segment_writer(
+    path: Path, segment: Segment, ledger_id: str, schema: pa.Schema, *, zstd_level: int = ZSTD_LEVEL
+) -> Iterator[pq.ParquetWriter]:
+    """A writer of a segment, with its footer. A column that only a newer program declares is written with a dictionary.
+
+    Each page has a checksum: not for readers, which look at none, but for `store.soundness`.
+    """
     encodings = {
         column.name: wanted
-        for column in kind.columns
+        for column in shape(segment.kind, segment.version).columns
         if column.name in schema.names and (wanted := encoding(column)) is not None
     }
-    return pq.ParquetWriter(
+    with pq.ParquetWriter(
         path,
         schema,
         compression="zstd",
@@ -44,4 +54,7 @@ def segment_writer(path: Path, kind: Kind, schema: pa.Schema, *, zstd_level: int
         store_schema=False,
         write_statistics=["seq", "observed_at"],
         data_page_size=DATA_PAGE_BYTES,
-    )
+        write_page_checksum=True,
+    ) as writer:
+        writer.add_key_value_metadata(footer_texts(segment, ledger_id))
+        yield writer

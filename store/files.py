@@ -1,6 +1,8 @@
 """Files that appear whole or not at all."""
 
+import hashlib
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,6 +32,36 @@ def make_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for part in reversed(missing):
         sync(part.parent)
+
+
+def move_file(source: Path, target: Path) -> None:
+    """Rename `source` to `target` on the same file system, durably."""
+    make_folder(target.parent)
+    source.replace(target)
+    sync(target.parent)
+    sync(source.parent)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make `target` the same file as `source`, or a copy of it where file systems allow no link; durably.
+
+    Only for files that never change: what is linked has one content under two names.
+    """
+
+    def write(temporary: Path) -> None:
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+
+    publish_file(target, write)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal. With the processor's own instructions 1.7 GB/s."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:

@@ -16,9 +16,11 @@ from typing import Literal
 import apsw
 import msgspec
 
-from store.catalogue import DAY_US, StoredSegment, discard, total_bytes
 from store.events import Event
-from store.ledger import insert_events, read_boot_id
+from store.head import has_table
+from store.ledger import insert_events, read_boot_id, transaction
+from store.segments import Segment, discard, total_bytes
+from store.times import DAY_US
 
 LASTING_KINDS = frozenset({"gpu_event", "inventory", "ledger_event", "annotation"})
 """Kinds whose rows are few and say why: they stay for ever unless they are given an age of their own."""
@@ -60,12 +62,12 @@ class Hold:
 class Removal:
     """One segment that goes, and the rule by which."""
 
-    segment: StoredSegment
+    segment: Segment
     rule: Rule
 
 
 def removals(
-    segments: Sequence[StoredSegment],
+    segments: Sequence[Segment],
     holds: Sequence[Hold],
     rules: RetentionRules,
     *,
@@ -93,7 +95,7 @@ def removals(
     missing_bytes = rules.min_free_bytes - free_bytes - total_bytes([*aged, *oversize])
     keeps_from_us = now_us - rules.free_space_keeps_days * DAY_US
     crowding = _first_bytes([one for one in rest if one.last_observed_at_us < keeps_from_us], missing_bytes)
-    by_rule: tuple[tuple[Rule, list[StoredSegment]], ...] = (
+    by_rule: tuple[tuple[Rule, list[Segment]], ...] = (
         ("age", aged),
         ("size", oversize),
         ("free space", crowding),
@@ -101,23 +103,23 @@ def removals(
     return [Removal(one, rule) for rule, gone in by_rule for one in gone]
 
 
-def _meets(segment: StoredSegment, hold: Hold) -> bool:
+def _meets(segment: Segment, hold: Hold) -> bool:
     return segment.first_observed_at_us < hold.ended_at_us and segment.last_observed_at_us >= hold.started_at_us
 
 
-def _is_aged(segment: StoredSegment, rules: RetentionRules, now_us: int) -> bool:
+def _is_aged(segment: Segment, rules: RetentionRules, now_us: int) -> bool:
     days = rules.max_age_days.get(segment.kind, 0)
     return bool(days) and segment.last_observed_at_us < now_us - days * DAY_US
 
 
-def _without(segments: Iterable[StoredSegment], gone: Iterable[StoredSegment]) -> list[StoredSegment]:
+def _without(segments: Iterable[Segment], gone: Iterable[Segment]) -> list[Segment]:
     paths = {one.path for one in gone}
     return [one for one in segments if one.path not in paths]
 
 
-def _first_bytes(segments: Iterable[StoredSegment], wanted_bytes: int) -> list[StoredSegment]:
+def _first_bytes(segments: Iterable[Segment], wanted_bytes: int) -> list[Segment]:
     """The first segments that together have at least so many bytes."""
-    taken: list[StoredSegment] = []
+    taken: list[Segment] = []
     for one in segments:
         if wanted_bytes <= 0:
             break
@@ -130,7 +132,7 @@ def retain(head: apsw.Connection, gone: Sequence[Removal], *, host: str, now_us:
     """Take segments out of the catalogue and record it as `ledger_event`s, in one transaction."""
     if not gone:
         return
-    with head:
+    with transaction(head):
         discard(head, [one.segment for one in gone], removable_at_us=now_us + grace_us)
         insert_events(head, list(_events(gone, now_us)), host=host, boot_id=read_boot_id())
 
@@ -166,7 +168,7 @@ def note_upkeep(head: apsw.Connection, *, now_us: int) -> bool:
         rests_until_us = now_us + AGE_RESTS_US
     elif rests_until_us > now_us + AGE_RESTS_US:
         rests_until_us = 0  # noted under a clock that has been put right since
-    with head:
+    with transaction(head):
         head.execute("delete from upkeep")
         head.execute("insert into upkeep values (?, ?)", (now_us, rests_until_us))
     return now_us < rests_until_us
@@ -174,12 +176,14 @@ def note_upkeep(head: apsw.Connection, *, now_us: int) -> bool:
 
 def holds(head: apsw.Connection) -> list[Hold]:
     """The held windows, in the order in which they were made."""
+    if not has_table(head, "hold"):
+        return []
     return [Hold(*row) for row in head.execute("select * from hold order by id")]
 
 
 def add_hold(head: apsw.Connection, *, start_us: int, end_us: int, why: str, host: str, now_us: int) -> Hold:
     """Hold a window, until `release_hold`. It is recorded as a `ledger_event`, too."""
-    with head:
+    with transaction(head):
         head.execute(
             "insert into hold (started_at_us, ended_at_us, why, created_at_us) values (?, ?, ?, ?)",
             (start_us, end_us, why, now_us),
@@ -191,7 +195,7 @@ def add_hold(head: apsw.Connection, *, start_us: int, end_us: int, why: str, hos
 
 def release_hold(head: apsw.Connection, number: int, *, host: str, now_us: int) -> Hold | None:
     """Release a held window; None where there is none of this number."""
-    with head:
+    with transaction(head):
         row = head.execute("delete from hold where id = ? returning *", (number,)).fetchone()
         if row is None:
             return None

@@ -57,7 +57,7 @@ def test_a_sealing_killed_at_any_step_loses_nothing_and_counts_nothing_twice(
         return shutil.copytree(template, tmp_path / f"copy-{next(numbers)}")
 
     steps = []
-    for step, folder, _ in killed_at_every_step(["-m", "store.sealing"], copy):
+    for step, folder, _ in killed_at_every_step(["-m", "store"], copy):
         steps.append(step)
         assert count_of_each_seq(folder) == Counter(range(1, 9)), step
         with Ledger(folder) as ledger:

@@ -30,6 +30,8 @@ def test_without_any_source_the_defaults_are_in_force(tmp_path):
         "port": 9465,
         "sample_interval_s": 1.0,
         "seal_interval_s": 120.0,
+        "low_space_bytes": 500_000_000,
+        "read_only_space_bytes": 100_000_000,
         "source": "nvml",
         "demo_seed": 0,
         "replay_loop": False,

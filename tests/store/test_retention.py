@@ -7,11 +7,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from store import upkeep as upkeep_module
-from store.catalogue import DAY_US, StoredSegment, stored_segments
+from store import sealing
 from store.events import Event
 from store.head import open_head
 from store.ledger import Ledger
+from store.quarantine import Repairer
 from store.retention import (
     Hold,
     Removal,
@@ -24,7 +24,9 @@ from store.retention import (
     retain,
 )
 from store.sealing import seal
+from store.segments import Segment, catalogued
 from store.snapshot import LedgerReader
+from store.times import DAY_US
 from store.upkeep import compact, expired, upkeep
 from store.upkeep_settings import UpkeepSettings
 
@@ -32,10 +34,10 @@ START_US = 1_795_392_000_000_000  # 2026-11-23 00:00:00 UTC
 PLENTY = 10**18
 
 
-def segment(day: int, *, kind: str = "gpu_sample", size_bytes: int = 100, number: int = 0) -> StoredSegment:
+def segment(day: int, *, kind: str = "gpu_sample", size_bytes: int = 100, number: int = 0) -> Segment:
     first_us = START_US + day * DAY_US
     path = f"events/{kind}/v=1/date={day}/a-{number}.parquet"
-    return StoredSegment(path, kind, 1, 2, "a", number, number, 10, first_us, first_us + DAY_US - 1, size_bytes)
+    return Segment(path, kind, 1, 2, "a", number, number, 10, first_us, first_us + DAY_US - 1, size_bytes)
 
 
 def gone(segments, rules, *, held=(), now_day: float, free_bytes: int = PLENTY, age_rests: bool = False) -> list:
@@ -154,22 +156,39 @@ def test_what_goes_leaves_the_answers_at_once_and_the_disk_after_the_grace_and_i
     upkeep(five_days, rules, now_us=now_us + 600_000_000)
     assert [path.exists() for path in before] == [False, False, True, True, True]
     assert not before[0].parent.exists()  # nor does the empty folder of that day stay
-    assert upkeep(five_days, rules, now_us=now_us + 700_000_000).removed == ()
+    assert upkeep(five_days, rules, now_us=now_us + 700_000_000).removed == []
 
 
 def test_a_ledger_that_is_too_large_shrinks_to_its_size_and_stays_there(five_days, head):
-    sizes = [one.size_bytes for one in stored_segments(head)]
+    sizes = [one.size_bytes for one in catalogued(head)]
     rules = UpkeepSettings(grace_s=0, retention=RetentionRules(max_size_bytes=sum(sizes[-2:])))
     upkeep(five_days, rules, now_us=after_days(6))
     assert seqs(five_days) == [*range(13, 21)]
+
+
+def test_a_disk_too_full_to_seal_is_still_made_room_on(five_days, ledger, monkeypatch):
+    ledger.append([sample(5, 0)])
+
+    def no_room(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sealing, "_write", no_room)
+    rules = UpkeepSettings(grace_s=0, retention=RetentionRules(max_age_days={"gpu_sample": 2}))
+    done = upkeep(five_days, rules, now_us=after_days(4))
+    assert len(done.removed) == 2
+    assert done.problems == [
+        f"The tail of the ledger {five_days} was not sealed and is kept as it is (no space left on device): "
+        "see that its disk has space and is writable"
+    ]
+    assert seqs(five_days) == [*range(9, 22)]
 
 
 def test_files_on_their_way_out_count_as_free_space(five_days, head, monkeypatch):
     class Full:
         f_bavail, f_frsize = 0, 4096
 
-    monkeypatch.setattr(upkeep_module.os, "statvfs", lambda _: Full)
-    first = stored_segments(head)[0].size_bytes
+    monkeypatch.setattr("os.statvfs", lambda _: Full)
+    first = catalogued(head)[0].size_bytes
     rules = UpkeepSettings(retention=RetentionRules(min_free_bytes=first, free_space_keeps_days=0))
     for _ in range(3):  # the disk stays full until the grace is over
         upkeep(five_days, rules, now_us=after_days(6))
@@ -221,7 +240,7 @@ def test_after_a_leap_the_rule_by_age_rests_for_a_day_and_works_again(head):
 
 
 def test_removed_and_told_are_one_transaction(five_days, head, monkeypatch):
-    found = [Removal(one, "age") for one in stored_segments(head)]
+    found = [Removal(one, "age") for one in catalogued(head)]
     monkeypatch.setattr("store.retention._events", lambda *_: (_ for _ in ()).throw(RuntimeError("killed")))
     with pytest.raises(RuntimeError):
         retain(head, found, host="spark-1", now_us=after_days(9), grace_us=0)
@@ -282,6 +301,6 @@ def with_head(folder: Path, step: str, day: int, rules: UpkeepSettings) -> None:
             add_hold(head, start_us=now_us, end_us=now_us + DAY_US, why="", host="spark-1", now_us=now_us)
         else:
             retain(head, expired(folder, head, rules, now_us=now_us), host="spark-1", now_us=now_us, grace_us=0)
-            compact(folder, head, now_us=now_us, grace_s=0)
+            compact(folder, head, Repairer(now_us, "spark-1", "b"), grace_s=0)
     finally:
         head.close()
