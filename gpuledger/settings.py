@@ -107,6 +107,7 @@ class RetentionSection(_Section):
     )
     gpu_sample_max_age_days: float | None = _own_age("gpu_sample")
     system_sample_max_age_days: float | None = _own_age("system_sample")
+    device_sample_max_age_days: float | None = _own_age("device_sample")
     process_sample_max_age_days: float | None = _own_age("process_sample")
     request_max_age_days: float | None = _own_age("request")
     server_sample_max_age_days: float | None = _own_age("server_sample")

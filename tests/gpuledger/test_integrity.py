@@ -123,11 +123,15 @@ def test_a_ledger_of_an_earlier_release_is_read_verified_backed_up_and_gone_on_w
     found = {one["label"]: [one["n"], round(one["avg"], 3)] for one in trend["series"]}
     assert found == expected["power_watts"]
     gpuledger("verify")
+    gpuledger("retain", "--dry-run")
+    gpuledger("hold")
     with Ledger(gpuledger.data) as ledger:
         assert ledger.append([]).start == expected["next_seq"]
     assert counts() == expected["events"]
     gpuledger("seal")
     gpuledger("verify", "--repair")
+    assert counts() == expected["events"]
+    gpuledger("compact", "--all")
     assert counts() == expected["events"]
     gpuledger("backup", str(tmp_path / "backup"))
     gpuledger("restore", str(tmp_path / "backup"), "--data", str(tmp_path / "new"))

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from gpuledger.settings import load_origins, load_settings, setting_fields
+from gpuledger.settings import RetentionSection, load_origins, load_settings, setting_fields
 from store.errors import UsageError
+from store.events import KINDS
 
 
 @pytest.fixture(autouse=True)
@@ -20,6 +21,11 @@ def settings_file(home: Path, text: str) -> Path:
     path.parent.mkdir(parents=True)
     path.write_text(text)
     return path
+
+
+def test_each_kind_of_event_can_be_given_an_age_of_its_own():
+    own = [name.removesuffix("_max_age_days") for name in RetentionSection.model_fields if "_max_age" in name]
+    assert sorted(own) == sorted(KINDS)
 
 
 def test_without_any_source_the_defaults_are_in_force(tmp_path):

@@ -14,6 +14,9 @@ from store.events import ANNOTATION, KINDS, Event, Field, Kind
 from store.ledger import Ledger
 from store.sealing import seal
 from store.shapes import extended_lock, lock_text, locked_shapes, shape
+from store.times import DAY_US
+from store.upkeep import upkeep
+from store.upkeep_settings import UpkeepSettings
 
 
 def changed(kind: Kind, *fields: Field, version: int = 1) -> Kind:
@@ -119,6 +122,21 @@ def test_sealed_files_and_frames_of_every_version_are_read_as_todays(history, fo
     versions = [path.relative_to(folder / "events/annotation").parts[0] for path in folder.rglob("*.parquet")]
     assert sorted(versions) == ["v=1", "v=1", "v=2", "v=3"]
     assert rows() == expected
+    done = upkeep(folder, UpkeepSettings(), now_us=2 * DAY_US)  # nor does a merge make them anything else
+    assert [(output.version, output.event_count) for _, output in done.merged] == [(1, 2)]
+    assert rows() == expected
+
+
+def test_segments_of_a_newer_program_are_left_as_they_are(history, folder):
+    history(2)
+    with Ledger(folder) as ledger:
+        for number in range(2):
+            ledger.append([Event("annotation", number, {"length_metres": 3.0})])
+            seal(folder)
+    history(1)
+    done = upkeep(folder, UpkeepSettings(), now_us=2 * DAY_US)
+    assert (done.merged, done.set_aside, done.problems) == ([], [], [])
+    assert len(list((folder / "events").rglob("*.parquet"))) == 2
 
 
 def test_events_of_a_newer_program_are_refused_with_the_versions(history, folder):
