@@ -164,11 +164,13 @@ def test_the_floor_is_kept_and_left_again_by_itself(tmp_path):
         tmp_path,
         """
 from collector.clock import SystemClock
+from collector.probe import Condition
 from collector.sampler import Sampler
 from store.space import SpaceLimits, SpaceWatch, free_bytes
 
 class Probe:
     name = "one"
+    condition = Condition.ANSWERS
     def read(self, now):
         return [Event(kind, now.wall_us, {}) for kind in ("system_sample", "gpu_sample", "request")]
     def status(self):
