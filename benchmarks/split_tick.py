@@ -8,9 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from collector import nvml
 from collector.clock import Now
-from collector.gpu import GpuProbe
+from collector.gpu.probe import GpuProbe, nvml
 
 TICKS = 300
 in_library_s = 0.0

@@ -15,7 +15,7 @@ import apsw
 from store.errors import LedgerFullError
 from store.events import Event
 from store.files import make_folder
-from store.head import check_folder_is_ours, not_writable
+from store.head import check_folder_is_ours, not_writable, refuse_newer
 from store.ledger import CollectorLock, Ledger
 from store.quarantine import Repairer
 from store.recovery import Recovery, repair
@@ -76,6 +76,7 @@ def begin_recording(folder: Path, by: Repairer) -> Beginning:
     """
     check_folder_is_ours(folder)
     check_file_system(folder)
+    refuse_newer(folder)
     lock = _take(folder)
     try:
         found = _put_right(folder, by)

@@ -16,7 +16,7 @@ from collections.abc import Callable, MutableMapping, Sequence
 from typing import NoReturn
 
 from collector.clock import Now
-from collector.driver_library import LIBRARY, mapped_files
+from collector.gpu.driver_library import LIBRARY, mapped_files
 from store.events import Event
 
 logger = logging.getLogger(__name__)

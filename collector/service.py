@@ -20,19 +20,19 @@ from starlette.routing import Route
 from collector.beginning import adoption_command, begin_recording
 from collector.clock import Clock, Now, SystemClock
 from collector.demo import DemoProbe
-from collector.devices import DeviceProbe
-from collector.driver_library import LIBRARY
 from collector.exposition import LedgerFigures, LiveCollector, expose
-from collector.gpu import GpuProbe
+from collector.gpu.driver_library import LIBRARY
+from collector.gpu.probe import GpuProbe
 from collector.guarded import GuardedProbe
-from collector.host import HostProbe
+from collector.host.devices import DeviceProbe
+from collector.host.probe import HostProbe
+from collector.host.sensors import read_sensors
 from collector.listening import bound_socket
 from collector.pausing import PausableProbe
 from collector.probe import Condition, Probe
+from collector.recordings.replay import ReplayProbe
 from collector.renewing import Renewal, become_anew
-from collector.replay import ReplayProbe
 from collector.sampler import Sampler
-from collector.sensors import read_sensors
 from store.events import stale_after_s
 from store.quarantine import here_and_now, quarantined_count
 from store.space import SpaceLimits, SpaceWatch, free_bytes

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 import pynvml
 
-from collector.driver_files import LIBRARY_NAME, Confinement, DriverFiles
-from collector.kernel_log import KernelXid
-from collector.self_test import GpuAnswers, SelfTest
+from collector.gpu.driver_files import LIBRARY_NAME, Confinement, DriverFiles
+from collector.gpu.kernel_log import KernelXid
+from collector.gpu.self_test import GpuAnswers, SelfTest
 from gpuledger.findings import Check, State
 from store.events import GPU_SAMPLE, AbsenceReason
 from store.xid import advice_for

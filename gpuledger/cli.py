@@ -157,8 +157,8 @@ def record_nvml(
 ) -> None:
     """Record what the NVIDIA driver answers, to replay it elsewhere with --source replay:FILE."""
     from collector.clock import SystemClock
-    from collector.recorder import RecordingProbe, record
-    from collector.recording import write_recording
+    from collector.recordings.recorder import RecordingProbe, record
+    from collector.recordings.recording import write_recording
     from query.figures import spelled
 
     if out.exists() and not overwrite:

@@ -11,9 +11,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from collector.driver_files import confinement, driver_files
-from collector.kernel_log import KernelLog
-from collector.self_test import STEP_LIMIT_S, GpuAnswers, self_test
+from collector.gpu.driver_files import confinement, driver_files
+from collector.gpu.kernel_log import KernelLog
+from collector.gpu.self_test import STEP_LIMIT_S, GpuAnswers, self_test
 from gpuledger import __version__
 from gpuledger.checks_gpu import GpuFacts, gpu_checks
 from gpuledger.checks_recording import (

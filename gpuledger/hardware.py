@@ -39,7 +39,7 @@ MACHINES = (
         "data centre, Hopper and Blackwell (H100, H200, B200)",
         "everything in the table, GPM and NVLink included, without DCGM; `clock_video_hertz`, fan and display as the board has them",
         Seen.STAND_IN,
-        ("tests/collector/test_gpu_tiers.py", "tests/collector/test_gpu_activity.py"),
+        ("tests/collector/test_gpu_tiers.py", "tests/collector/test_gpu_activity.py", "tests/collector/test_gpu_links.py"),
     ),
     Machine(
         "data centre before Hopper (V100, A100, L40S)",

@@ -109,6 +109,7 @@ class RetentionSection(_Section):
     system_sample_max_age_days: float | None = _own_age("system_sample")
     device_sample_max_age_days: float | None = _own_age("device_sample")
     process_sample_max_age_days: float | None = _own_age("process_sample")
+    nvlink_sample_max_age_days: float | None = _own_age("nvlink_sample")
     request_max_age_days: float | None = _own_age("request")
     server_sample_max_age_days: float | None = _own_age("server_sample")
     gpu_event_max_age_days: float | None = _own_age("gpu_event", "never")

@@ -179,6 +179,7 @@ _NAMES: Mapping[str, str] = {
     "gpu_sample": "gpu_index",
     "device_sample": "device",
     "process_sample": "name",
+    "nvlink_sample": "gpu_index",
     "request": "operation",
     "server_sample": "model",
 }

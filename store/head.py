@@ -7,6 +7,7 @@ The shape is the numbered files in `migrations/head`, each applied in one transa
 
 import time
 import uuid
+from contextlib import closing, suppress
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -224,6 +225,19 @@ def check_identity(connection: apsw.Connection, folder: Path) -> None:
             f"The ledger {folder} was written by a newer gpuledger (head version {version}, known here: {known})",
             "upgrade gpuledger: 'pip install --upgrade gpuledger'",
         )
+
+
+def refuse_newer(folder: Path) -> None:
+    """Refuse a ledger of a newer gpuledger without a trace in it; whatever else is wrong is no business of this.
+
+    Raises:
+        LedgerUnusableError: As said.
+    """
+    path = folder / HEAD_NAME
+    with suppress(apsw.Error, NotALedgerError):
+        if path.exists():
+            with closing(connect_read_only(path)) as head:
+                check_identity(head, folder)
 
 
 def _migrate(connection: apsw.Connection, *, ledger_id: str | None = None, next_seq: int = 1) -> None:

@@ -23,7 +23,7 @@ import apsw
 from store.errors import LedgerFullError, LedgerUnusableError, NetworkFolderError
 
 SHED_FIRST = frozenset({"device_sample", "process_sample", "server_sample", "system_sample"})
-SHED_NEXT = frozenset({"gpu_sample"})
+SHED_NEXT = frozenset({"gpu_sample", "nvlink_sample"})
 HYSTERESIS = 1.1  # a step is taken back when there is a tenth more than its limit, or it would flicker
 FULL_BYTES = 64 * 1024  # with less SQLite cannot open its log and shared memory
 

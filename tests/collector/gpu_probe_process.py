@@ -12,10 +12,10 @@ from typing import Any
 import pynvml  # for the statements of `run`
 
 from collector.clock import Now
-from collector.gpu import GpuProbe
-from collector.recorder import RecordingProbe
-from collector.recording import write_recording
-from collector.replay import ReplayProbe
+from collector.gpu.probe import GpuProbe
+from collector.recordings.recorder import RecordingProbe
+from collector.recordings.recording import write_recording
+from collector.recordings.replay import ReplayProbe
 
 PATHS = ("proc", "sys", "kernel_log", "path")
 left_alone: set[str] = set()

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector import attribution
-from collector.attribution import COMMAND_CHARACTERS_MAX, Attributor, redacted
+from collector.gpu import attribution
+from collector.gpu.attribution import COMMAND_CHARACTERS_MAX, Attributor, redacted
 
 PAGE_BYTES, TICKS_PER_SECOND = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
 BOOT_S = 1_795_000_000

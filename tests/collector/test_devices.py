@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector.clock import Now, SystemClock
-from collector.devices import DEVICES_MAX, DeviceProbe, network_cards, whole_disks
-from collector.host import HostProbe
+from collector.host.devices import DEVICES_MAX, DeviceProbe, network_cards, whole_disks
+from collector.host.probe import HostProbe
 from store.events import DEVICE_SAMPLE, AbsenceReason
 
 MACHINES = Path(__file__).parents[1] / "fixtures"

@@ -4,13 +4,13 @@ import json
 import subprocess
 import sys
 
-from collector import driver_library
+from collector.gpu import driver_library
 
 SESSIONS = """
 import json, threading
 import pynvml
-from collector.driver_library import LIBRARY, mapped_files
-from collector.nvml import Nvml
+from collector.gpu.driver_library import LIBRARY, mapped_files
+from collector.gpu.nvml import Nvml
 
 def state():
     return [bool(mapped_files()), pynvml.nvmlLib is not None]
@@ -51,8 +51,8 @@ def test_the_last_session_unmaps_the_library_and_never_under_a_call(fake_nvml):
 
 MARKED = """
 import json, threading, time
-from collector.driver_library import LIBRARY
-from collector.nvml import FieldBatch, Nvml
+from collector.gpu.driver_library import LIBRARY
+from collector.gpu.nvml import FieldBatch, Nvml
 
 nvml = Nvml()
 device = nvml.ask("nvmlDeviceGetHandleByIndex", 0)

@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from collector.gpu_readings import EPOCH_COUNTERS
+from collector.gpu.readings import EPOCH_COUNTERS
 
 GPUS = ("GPU-a", "GPU-b", "GPU-c")
 FAILURES = (2, 3, 4, 6, 10, 13, 15, 16, 21, 28, 999)

@@ -1,7 +1,7 @@
 """When something begins and ends to hold a GPU's clocks down."""
 
 from collector.clock import Now
-from collector.gpu_throttling import QUIET_S, Throttling
+from collector.gpu.throttling import QUIET_S, Throttling
 
 IDLE, POWER_CAP, HW_THERMAL = 0x1, 0x4, 0x40
 

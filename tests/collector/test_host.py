@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from collector.clock import Now, SystemClock
-from collector.host import PAGE_BYTES, HostProbe
+from collector.host.probe import PAGE_BYTES, HostProbe
 from store.events import SYSTEM_SAMPLE, AbsenceReason, Event
 
 MACHINES = Path(__file__).parents[1] / "fixtures"
@@ -240,7 +240,7 @@ READ_AS_NOBODY = """
 import json, os, sys
 from pathlib import Path
 from collector.clock import Now
-from collector.host import HostProbe
+from collector.host.probe import HostProbe
 if os.geteuid() == 0:
     os.setgroups([])
     os.setgid(65534)

@@ -6,12 +6,12 @@ import re
 import pynvml
 import pytest
 
-from collector import nvml
 from collector.clock import Now
-from collector.driver_library import LIBRARY, installed_library
-from collector.pseudonyms import FIRST_PID, Pseudonyms
-from collector.recorder import Recorder, RecordingProbe
-from collector.recording import Label
+from collector.gpu import nvml
+from collector.gpu.driver_library import LIBRARY, installed_library
+from collector.recordings.pseudonyms import FIRST_PID, Pseudonyms
+from collector.recordings.recorder import Recorder, RecordingProbe
+from collector.recordings.recording import Label
 from store.errors import NoDataError
 
 UUID = "GPU-6e2f8a10-52d1-7c3b-9f04-1d2c3b4a5968"

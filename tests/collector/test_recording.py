@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from collector import recording
-from collector.recording import RecordingError, read_recording, write_recording
+from collector.recordings import recording
+from collector.recordings.recording import RecordingError, read_recording, write_recording
 
 FIXTURES = Path(__file__).parents[1] / "fixtures/recordings"
 UUIDS = ("GPU-6e2f8a10-52d1-7c3b-9f04-1d2c3b4a5968", "GPU-b7d91c44-0a3e-4f52-8c6d-77e19f2a0b31")

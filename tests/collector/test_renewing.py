@@ -10,7 +10,7 @@ import time
 import pytest
 
 from collector import renewing
-from collector.driver_library import LIBRARY
+from collector.gpu.driver_library import LIBRARY
 from collector.renewing import RENEWED_VARIABLE, Renewal
 from store.events import Event
 from store.ledger import lock_holder

@@ -9,12 +9,12 @@ import msgspec
 import pynvml
 import pytest
 
-from collector.boundary import HANDLE_BASE
 from collector.clock import Now
-from collector.driver_library import LIBRARY, installed_library
-from collector.nvml import Absent, FieldBatch, Nvml
-from collector.recording import Answers, read_recording, write_recording
-from collector.replay import Replay, ReplayProbe
+from collector.gpu.driver_library import LIBRARY, installed_library
+from collector.gpu.nvml import Absent, FieldBatch, Nvml
+from collector.recordings.boundary import HANDLE_BASE
+from collector.recordings.recording import Answers, read_recording, write_recording
+from collector.recordings.replay import Replay, ReplayProbe
 from store.events import AbsenceReason
 
 FIXTURES = Path(__file__).parents[1] / "fixtures/recordings"

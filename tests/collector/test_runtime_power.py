@@ -2,7 +2,7 @@
 
 import pytest
 
-from collector.runtime_power import RuntimePower
+from collector.gpu.runtime_power import RuntimePower
 
 BUS = "00000000:01:00.0"
 LAPTOP = f'gpu 0 uuid=GPU-a name="NVIDIA RTX 4090 Laptop" util=0 pci={BUS}\n'

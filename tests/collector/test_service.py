@@ -585,8 +585,8 @@ import collector.__main__
 from collector.clock import SystemClock
 from collector.demo import DemoProbe
 from collector.exposition import LiveCollector, expose
-from collector.gpu import GpuProbe
-from collector.host import HostProbe
+from collector.gpu.probe import GpuProbe
+from collector.host.probe import HostProbe
 from collector.sampler import Sampler
 from collector.service import Health, http_face
 from store.ledger import Ledger

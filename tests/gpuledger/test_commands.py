@@ -125,7 +125,7 @@ def test_seal_moves_the_tail_into_parquet(recorded):
 
 
 def test_metrics_lists_names_units_and_meanings(gpuledger):
-    rows = json.loads(gpuledger("metrics", "power", "limit", "--json").stdout)
+    rows = json.loads(gpuledger("metrics", "GPU", "power", "limit", "least", "--json").stdout)
     assert rows == [
         {
             "metric": "gpu.power_limit_watts",

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from collector.driver_files import Confinement, DriverFiles, Node, confinement, driver_files
-from collector.kernel_log import KernelXid, XidMessage
-from collector.self_test import GpuAnswers, SelfTest
+from collector.gpu.driver_files import Confinement, DriverFiles, Node, confinement, driver_files
+from collector.gpu.kernel_log import KernelXid, XidMessage
+from collector.gpu.self_test import GpuAnswers, SelfTest
 from gpuledger import __version__
 from gpuledger.checks_gpu import GpuFacts, gpu_checks
 from gpuledger.checks_recording import port_checks

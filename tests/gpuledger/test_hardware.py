@@ -9,48 +9,6 @@ from gpuledger.peers import METRICS, PEERS, Metric
 from store.events import GPU_SAMPLE
 
 ROOT = Path(__file__).parents[2]
-TO_COME = {
-    "encoder sessions, frame rate, latency",
-    "screen capture sessions, frame rate, latency",
-    "tensor pipes, one by one",
-    "memory protected by confidential computing",
-    "limits: highest of operation, GPU and memory",
-    "limits: target, its bounds",
-    "module with its CPU (Grace)",
-    "multiplier of peak power",
-    "application clocks",
-    "reasons that the GPU can give",
-    "time lost to heat, as older drivers count it",
-    "time lost to board limit, low utilization, reliability",
-    "ECC errors by place: DRAM, SRAM",
-    "ECC errors by place before Ampere: caches, registers",
-    "uncorrected SRAM errors by kind and unit",
-    "SRAM errors beyond their threshold",
-    "remapped rows not in force yet",
-    "spare rows left, by bank",
-    "repair of channel or TPC pending",
-    "memory that cannot be repaired",
-    "payload and headers, all links",
-    "errors: CRC, replay, recovery, ECC",
-    "links in use, present, to a switch",
-    "each link: traffic",
-    "each link: errors",
-    "each link of NVLink 5: packets, bit errors, recoveries, FEC",
-    "C2C errors",
-    "C2C mode",
-    "fabric: state, health",
-    "fabric: clique, cluster",
-    "virtualization mode",
-    "vGPU licence",
-    "brand",
-    "accounting",
-    "display",
-    "PCI device and subsystem",
-    "module, slot, tray, chassis",
-    "addressing mode",
-    "DRAM encryption",
-}
-"""What a peer records and we do not yet; it may only grow shorter."""
 ROWS = [metric for metrics in METRICS.values() for metric in metrics]
 
 
@@ -64,13 +22,12 @@ def test_a_row_that_says_why_we_lack_it_names_no_column():
 
 
 def test_what_a_peer_records_we_record_or_say_why_not():
-    lacking = {row.what for row in ROWS if not row.why_not and not our_columns(row)}
-    assert lacking <= TO_COME
+    assert [row.what for row in ROWS if not row.why_not and not our_columns(row)] == []
 
 
 def test_every_key_of_the_attributes_is_one_that_the_collector_writes():
     keys = {pattern.partition(":")[2] for row in ROWS for pattern in row.ours.split() if ":" in pattern}
-    written = (ROOT / "collector/gpu_description.py").read_text()
+    written = (ROOT / "collector/gpu/surroundings.py").read_text()
     assert [key for key in sorted(keys) if f'"{key}"' not in written] == []
 
 

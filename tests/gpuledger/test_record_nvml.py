@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from collector.recording import read_recording
+from collector.recordings.recording import read_recording
 
 
 @pytest.fixture

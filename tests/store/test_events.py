@@ -27,6 +27,7 @@ def test_every_kind_of_the_design_is_declared():
         "system_sample",
         "device_sample",
         "process_sample",
+        "nvlink_sample",
         "request",
         "server_sample",
         "gpu_event",

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from store.errors import NetworkFolderError
-from store.space import SpaceLevel, SpaceLimits, SpaceWatch, check_file_system, file_system_of
+from store.events import KINDS
+from store.space import SHED_FIRST, SHED_NEXT, SpaceLevel, SpaceLimits, SpaceWatch, check_file_system, file_system_of
 
 PLENTY, LOW, READ_ONLY = SpaceLevel
 
@@ -28,6 +29,11 @@ def test_a_step_of_shedding_is_taken_back_only_with_a_tenth_more_room():
 def test_a_step_of_zero_bytes_is_off():
     watch = SpaceWatch(SpaceLimits(low_bytes=0, read_only_bytes=0), lambda: 0)
     assert watch.look() == PLENTY
+
+
+def test_what_is_sampled_is_shed_before_what_happened():
+    sampled = {kind.name for kind in KINDS.values() if kind.expected_every_seconds is not None}
+    assert sampled == SHED_FIRST | SHED_NEXT
 
 
 def test_a_folder_that_cannot_be_asked_counts_as_it_did():

@@ -1,6 +1,6 @@
 """Records what the driver answers, at the boundary between nvidia-ml-py and its library.
 
-Every function pointer is taken from one library object (`collector.driver_library`). The recorder gives another one
+Every function pointer is taken from one library object (`collector.gpu.driver_library`). The recorder gives another one
 in its place, whose functions ask the real ones and keep question, answer and time; so nothing that asks the driver
 knows about it, and nothing that it asks is missed.
 """
@@ -21,12 +21,12 @@ from typing import Any, Literal
 import pynvml
 
 from collector import proc
-from collector.boundary import Handles, Kind, Memory, Question, batch, listing, plain, question
 from collector.clock import Clock, Now
-from collector.driver_library import LIBRARY, close_library, installed_library
-from collector.gpu import GpuProbe
-from collector.pseudonyms import Pseudonyms
-from collector.recording import NO_KERNEL_LOG, Answers, Label, Recording, Tick
+from collector.gpu.driver_library import LIBRARY, close_library, installed_library
+from collector.gpu.probe import GpuProbe
+from collector.recordings.boundary import Handles, Kind, Memory, Question, batch, listing, plain, question
+from collector.recordings.pseudonyms import Pseudonyms
+from collector.recordings.recording import NO_KERNEL_LOG, Answers, Label, Recording, Tick
 from store.errors import NoDataError
 from store.events import Event
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pynvml
 
-from collector.gpu_description import Listed
-from collector.kernel_log import KernelLog, KernelXid, XidLog
-from collector.nvml import Absent, DriverAway, Nvml, address
+from collector.gpu.kernel_log import KernelLog, KernelXid, XidLog
+from collector.gpu.listing import Listed
+from collector.gpu.nvml import Absent, DriverAway, Nvml, address
 from store.events import Event
 from store.xid import advice_for
 

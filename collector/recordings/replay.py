@@ -24,7 +24,11 @@ from typing import Any
 import msgspec
 import pynvml
 
-from collector.boundary import (
+from collector.clock import Now
+from collector.gpu.driver_library import LIBRARY, installed_library
+from collector.gpu.probe import GpuProbe
+from collector.probe import Condition
+from collector.recordings.boundary import (
     HANDLE_BASE,
     HANDLES_MAX,
     Handles,
@@ -36,11 +40,7 @@ from collector.boundary import (
     question,
     value_of,
 )
-from collector.clock import Now
-from collector.driver_library import LIBRARY, installed_library
-from collector.gpu import GpuProbe
-from collector.probe import Condition
-from collector.recording import NO_KERNEL_LOG, Answers, Recording, Tick, read_recording
+from collector.recordings.recording import NO_KERNEL_LOG, Answers, Recording, Tick, read_recording
 from store.events import Event
 
 HAND_OVER_S = 1.0  # how long a tick waits for the thread that takes what the driver tells by itself

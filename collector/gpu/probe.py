@@ -6,19 +6,22 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from collector.attribution import Attributor
-from collector.capabilities import Capability, statuses
 from collector.clock import Now
-from collector.driver_library import held_files
-from collector.gpu_description import Listed, described, listed
-from collector.gpu_events import GpuEvents
-from collector.gpu_processes import GpuProcesses
-from collector.gpu_readings import CADENCES_S, EPOCH_COUNTERS, Reading, gpu_readings, mig_readings, substitutes
-from collector.gpu_throttling import Throttling
-from collector.kernel_log import KernelLog
-from collector.nvml import Absent, DriverAway, LibraryKept, Nvml, address
+from collector.gpu.attribution import Attributor
+from collector.gpu.calls import Reading
+from collector.gpu.capabilities import Capability, statuses
+from collector.gpu.description import described
+from collector.gpu.driver_library import held_files
+from collector.gpu.events import GpuEvents
+from collector.gpu.kernel_log import KernelLog
+from collector.gpu.links import GpuLinks
+from collector.gpu.listing import Listed, listed
+from collector.gpu.nvml import Absent, DriverAway, LibraryKept, Nvml, address
+from collector.gpu.processes import GpuProcesses
+from collector.gpu.readings import CADENCES_S, EPOCH_COUNTERS, gpu_readings, mig_readings, substitutes
+from collector.gpu.runtime_power import RuntimePower
+from collector.gpu.throttling import Throttling
 from collector.probe import Condition, CounterEpoch, Row, Turn
-from collector.runtime_power import RuntimePower
 from store.events import COLD_SECONDS, GPU_SAMPLE, WARM_SECONDS, AbsenceReason, Event
 
 RETRY_DRIVER_S = 60.0  # a driver that is not there costs a failed dlopen each time: rarely enough to be free
@@ -37,6 +40,7 @@ class _Session:
     readings: Mapping[float, Sequence[Reading]]
     substitutes: Sequence[Reading]
     processes: GpuProcesses | None
+    links: GpuLinks | None = None
     is_described: bool = False
 
     def is_for(self, device: Listed, *, is_divided: bool) -> bool:
@@ -50,6 +54,8 @@ class _Session:
             yield from reading.capabilities
         if self.processes:
             yield from self.processes.capabilities
+        if self.links:
+            yield from self.links.capabilities
 
 
 @dataclass(slots=True, eq=False)
@@ -101,7 +107,7 @@ class _Gpu:
 
 
 class GpuProbe:
-    """Reads one `gpu_sample` per GPU, MIG device and tick, the processes on them every few seconds, and what happens.
+    """Reads one `gpu_sample` per GPU, MIG device and tick, their processes and links more seldom, and what happens.
 
     Without a driver it says so in `status` and looks again every minute. GPUs that sleep are not woken, and ones that
     may sleep and have nothing to do are left alone for a while so that they can.
@@ -298,8 +304,9 @@ class GpuProbe:
             return _Session(device, _by_cadence(readings), (), self._processes_on(device))
         # The processes of a GPU that is divided are listed on its MIG devices, to whoever may see those.
         processes = None if is_divided else self._processes_on(device)
+        links = GpuLinks(device.handle, interval_s=max(self._interval_s, COLD_SECONDS))
         readings = gpu_readings(device.handle, self._proc)
-        return _Session(device, _by_cadence(readings), substitutes(device.handle), processes)
+        return _Session(device, _by_cadence(readings), substitutes(device.handle), processes, links)
 
     def _processes_on(self, device: Listed) -> GpuProcesses:
         interval_s = max(self._interval_s, WARM_SECONDS)
@@ -369,9 +376,12 @@ class GpuProbe:
         session = gpu.session
         if WARM_SECONDS in due and session and session.processes:
             events += session.processes.read(gpu.identity, now)
+            row.put({"process_count": session.processes.count})
             gpu.is_busy = bool(events)
         if gpu.is_busy or row.values.get("utilization_percent"):
             self._busy_s = now.monotonic_s
+        if COLD_SECONDS in due and session and session.links:
+            events += session.links.read(gpu.identity, gpu.epoch.current, now)
         for values in gpu.throttling.follow(row.values.get("clock_event_reasons_bitmask"), now):
             told = {**gpu.identity, "pci_bus_id": gpu.device.pci_bus_id, "source": "sampler", **values}
             events.append(Event("gpu_event", now.wall_us, told))

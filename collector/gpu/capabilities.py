@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import pynvml
 
 from collector.clock import Now
-from collector.nvml import Absent, absence_reason
+from collector.gpu.nvml import Absent, absence_reason
 from store.events import AbsenceReason
 
 T = TypeVar("T")

@@ -6,12 +6,12 @@ Both remember where they were, so each GPU and session has its own.
 import ctypes
 import struct
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pynvml
 
-from collector.nvml import Absent, Call, Handle, absence_reason, numbers, refuse
+from collector.gpu.nvml import Absent, Call, Handle, absence_reason, numbers, refuse
 from collector.probe import Answers
 from store.events import AbsenceReason
 
@@ -20,17 +20,36 @@ _SAMPLES_MAX = 16_384
 _ROOM_MATTERS = (pynvml.NVML_SUCCESS, pynvml.NVML_ERROR_INSUFFICIENT_SIZE)
 _SAMPLE_BYTES = ctypes.sizeof(pynvml.c_nvmlSample_t)
 _GPM_LOCK = threading.Lock()  # NVML's GPM calls crash the process when two threads are in them, whatever the GPUs
-_GPM_METRICS: Mapping[int, str] = {
-    pynvml.NVML_GPM_METRIC_GRAPHICS_UTIL: "graphics_active_ratio",
-    pynvml.NVML_GPM_METRIC_SM_UTIL: "sm_active_ratio",
-    pynvml.NVML_GPM_METRIC_SM_OCCUPANCY: "sm_occupancy_ratio",
-    pynvml.NVML_GPM_METRIC_INTEGER_UTIL: "integer_active_ratio",
-    pynvml.NVML_GPM_METRIC_ANY_TENSOR_UTIL: "tensor_active_ratio",
-    pynvml.NVML_GPM_METRIC_DRAM_BW_UTIL: "dram_active_ratio",
-    pynvml.NVML_GPM_METRIC_FP64_UTIL: "fp64_active_ratio",
-    pynvml.NVML_GPM_METRIC_FP32_UTIL: "fp32_active_ratio",
-    pynvml.NVML_GPM_METRIC_FP16_UTIL: "fp16_active_ratio",
+_MEBI = 1 << 20
+
+
+def _ratio(percent: float) -> float:
+    return percent / 100.0
+
+
+def _bytes(mebibytes: float) -> int:
+    return round(mebibytes * _MEBI)
+
+
+_GPM_METRICS: Mapping[int, tuple[str, Callable[[float], float]]] = {
+    pynvml.NVML_GPM_METRIC_GRAPHICS_UTIL: ("graphics_active_ratio", _ratio),
+    pynvml.NVML_GPM_METRIC_SM_UTIL: ("sm_active_ratio", _ratio),
+    pynvml.NVML_GPM_METRIC_SM_OCCUPANCY: ("sm_occupancy_ratio", _ratio),
+    pynvml.NVML_GPM_METRIC_INTEGER_UTIL: ("integer_active_ratio", _ratio),
+    pynvml.NVML_GPM_METRIC_ANY_TENSOR_UTIL: ("tensor_active_ratio", _ratio),
+    pynvml.NVML_GPM_METRIC_DFMA_TENSOR_UTIL: ("tensor_dfma_active_ratio", _ratio),
+    pynvml.NVML_GPM_METRIC_HMMA_TENSOR_UTIL: ("tensor_hmma_active_ratio", _ratio),
+    pynvml.NVML_GPM_METRIC_IMMA_TENSOR_UTIL: ("tensor_imma_active_ratio", _ratio),
+    pynvml.NVML_GPM_METRIC_DRAM_BW_UTIL: ("dram_active_ratio", _ratio),
+    pynvml.NVML_GPM_METRIC_FP64_UTIL: ("fp64_active_ratio", _ratio),
+    pynvml.NVML_GPM_METRIC_FP32_UTIL: ("fp32_active_ratio", _ratio),
+    pynvml.NVML_GPM_METRIC_FP16_UTIL: ("fp16_active_ratio", _ratio),
+    pynvml.NVML_GPM_METRIC_PCIE_TX_PER_SEC: ("pcie_tx_bytes_per_second", _bytes),
+    pynvml.NVML_GPM_METRIC_PCIE_RX_PER_SEC: ("pcie_rx_bytes_per_second", _bytes),
+    pynvml.NVML_GPM_METRIC_NVLINK_TOTAL_TX_PER_SEC: ("nvlink_tx_bytes_per_second", _bytes),
+    pynvml.NVML_GPM_METRIC_NVLINK_TOTAL_RX_PER_SEC: ("nvlink_rx_bytes_per_second", _bytes),
 }
+"""Each metric's column, and the way from the vendor's scale to the column's unit."""
 
 
 class DriverSamples:
@@ -53,7 +72,7 @@ class DriverSamples:
         """The values, on the vendor's scale; none the first time, when the buffer tells of before the recording.
 
         Raises:
-            Absent, DriverAway: As `collector.nvml.Call`.
+            Absent, DriverAway: As `collector.gpu.nvml.Call`.
         """
         told, seen_us = self._told(), self._since_us.value
         # The buffer may hold placeholders of time 0, entries out of order, and ones that were told before.
@@ -98,7 +117,7 @@ class Gpm:
         gpu_instance_id: Which part of it, where that is a MIG device.
     """
 
-    columns = tuple(_GPM_METRICS.values())
+    columns = tuple(column for column, _ in _GPM_METRICS.values())
     _METRIC = struct.Struct(f"IId{ctypes.sizeof(pynvml.c_nvmlGpmMetric_t) - 16}x")  # id, code, value, its description
 
     def __init__(self, device: Handle, gpu_instance_id: int | None = None) -> None:
@@ -116,10 +135,10 @@ class Gpm:
         self._metrics = memoryview(self._question).cast("B")[begin : begin + len(_GPM_METRICS) * self._METRIC.size]
 
     def read(self) -> Answers:
-        """The share of time or of the most possible, 0 to 1, by column.
+        """Since the tick before, by column: shares of time or of the most possible, 0 to 1, and bytes per second.
 
         Raises:
-            Absent, DriverAway: As `collector.nvml.Call`.
+            Absent, DriverAway: As `collector.gpu.nvml.Call`.
         """
         # Not waited for: whoever holds it in another thread hangs in the driver.
         if not _GPM_LOCK.acquire(blocking=False):
@@ -140,8 +159,9 @@ class Gpm:
         self._question.sample1, self._question.sample2 = before, self._before
         self._compare()
         answers: dict[str, Any] = {}
-        for column, (_, code, value) in zip(self.columns, self._METRIC.iter_unpack(self._metrics), strict=True):
-            answers[column] = absence_reason(code) if code else value / 100.0
+        told = self._METRIC.iter_unpack(self._metrics)
+        for (column, scaled), (_, code, value) in zip(_GPM_METRICS.values(), told, strict=True):
+            answers[column] = absence_reason(code) if code else scaled(value)
         return answers
 
     def _first_sample(self) -> Any:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pynvml
 
-from collector.attribution import Attributor
-from collector.capabilities import Capability, Ways
 from collector.clock import Now
-from collector.nvml import Absent, Call, Handle, refuse
+from collector.gpu.attribution import Attributor
+from collector.gpu.capabilities import Capability, Ways
+from collector.gpu.nvml import Absent, Call, Handle, refuse
 from collector.probe import Row
 from store.events import AbsenceReason, Event
 
@@ -57,6 +57,8 @@ class ProcessLists:
             )
             for kind, name in self._KINDS.items()
         }
+        self.incomplete_because: AbsenceReason | None = None
+        """Why `read` knew nothing of a list that this GPU has; None where it knew of all."""
 
     @property
     def capabilities(self) -> list[Capability]:
@@ -69,10 +71,13 @@ class ProcessLists:
             DriverAway: The driver is gone.
         """
         listed: dict[int, ListedProcess] = {}
-        for ways in self._lists.values():
+        self.incomplete_because = None
+        for kind, ways in self._lists.items():
             try:
                 processes = ways.take(now)
-            except Absent:
+            except Absent as absent:
+                if kind == "compute" or absent.reason is not AbsenceReason.NOT_SUPPORTED:
+                    self.incomplete_because = self.incomplete_because or absent.reason
                 continue
             for process in processes:
                 listed.setdefault(process.pid, process)
@@ -157,6 +162,8 @@ class GpuProcesses:
             lambda memory, count: Call("nvmlDeviceGetProcessUtilization", device, memory, count, self._since_us),
         )
         self._utilization = Ways(("nvmlDeviceGetProcessUtilization", samples.read))
+        self.count: int | AbsenceReason = AbsenceReason.NO_DATA
+        """How many there were when they were read last, or why that is not known."""
 
     @property
     def capabilities(self) -> list[Capability]:
@@ -173,6 +180,7 @@ class GpuProcesses:
             DriverAway: The driver is gone.
         """
         listed = self._lists.read(now)
+        self.count = self._lists.incomplete_because or len(listed)
         shares = self._shares(now) if listed else {}
         return [self._event(identity, process, shares, now) for process in listed.values()]
 

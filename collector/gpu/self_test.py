@@ -1,7 +1,7 @@
 """A look at the driver from a process of its own, which may hang or crash without taking the asker with it.
 
-`python -m collector.self_test` makes every call that recording makes. It says before each what it is about to do, and
-afterwards what came of it, one JSON object a line: whatever becomes of it, the lines tell how far it got.
+`python -m collector.gpu.self_test` makes every call that recording makes. It says before each what it is about to do,
+and afterwards what came of it, one JSON object a line: whatever becomes of it, the lines tell how far it got.
 """
 
 import ctypes
@@ -20,13 +20,15 @@ from typing import IO, Any
 
 import pynvml
 
-from collector.capabilities import statuses
 from collector.clock import SystemClock
-from collector.driver_files import LIBRARY_NAME
-from collector.gpu_description import Listed, described, listed
-from collector.gpu_processes import ProcessLists
-from collector.gpu_readings import Reading, gpu_readings, mig_readings, substitutes
-from collector.nvml import Absent, DriverAway, Nvml
+from collector.gpu.calls import Reading
+from collector.gpu.capabilities import statuses
+from collector.gpu.description import described
+from collector.gpu.driver_files import LIBRARY_NAME
+from collector.gpu.listing import Listed, listed
+from collector.gpu.nvml import Absent, DriverAway, Nvml
+from collector.gpu.processes import ProcessLists
+from collector.gpu.readings import gpu_readings, mig_readings, substitutes
 from collector.probe import Row
 
 STEP_LIMIT_S = 20.0  # without persistence mode, a driver brings a GPU up in 1 to 3 s, and all of them in one call
@@ -43,7 +45,7 @@ class GpuAnswers:
         uuid: Its identity.
         parent_uuid: Of a MIG device, the GPU that it is a part of.
         description: The columns of its `inventory`.
-        calls: Each call and how it went, as `collector.capabilities` says it.
+        calls: Each call and how it went, as `collector.gpu.capabilities` says it.
         absent: Each column of `gpu_sample` without a value, and the reason.
         values: Each column with a value.
         pids: The processes on it.
@@ -98,7 +100,7 @@ def self_test(*, step_limit_s: float = STEP_LIMIT_S, environment: Mapping[str, s
         environment: The child's environment; this process's where left out.
     """
     with tempfile.TemporaryFile("w+b") as lines:  # and not a pipe: what a dying child has said must not be lost
-        command = [sys.executable, "-P", "-m", "collector.self_test"]
+        command = [sys.executable, "-P", "-m", "collector.gpu.self_test"]
         child = subprocess.Popen(command, stdout=lines, stderr=subprocess.DEVNULL, env=environment)  # noqa: S603
         code = _waited(child, lines, step_limit_s)
         lines.seek(0)

@@ -85,7 +85,7 @@ class Answers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """All answers to one question.
 
     Args:
-        question: In words, as `collector.boundary` puts it.
+        question: In words, as `collector.recordings.boundary` puts it.
         ticks: The tick of each answer, as its distance from that of the answer before.
         at_us: When it was asked, since the tick began in which it was answered; empty for one of a batch, whose time is
             the batch's.

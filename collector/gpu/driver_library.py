@@ -38,8 +38,8 @@ class DriverLibrary:
     Whoever calls the driver enters the function into `calls` before, by the thread's id, and takes it out after.
 
     Args:
-        opened: Gives the library. A recorder and a replay stand in its place (`collector.boundary`): they see what is
-            passed as ctypes objects, so a call that passes an address as a bare number cannot be recorded.
+        opened: Gives the library. A recorder and a replay take its place (`collector.recordings.boundary`): they see
+            what is passed as ctypes objects, so a call that passes an address as a bare number cannot be recorded.
     """
 
     def __init__(self, opened: Callable[[], Any] = installed_library) -> None:

@@ -1,4 +1,4 @@
-"""The host: CPU, memory, swap, pressure; disks and network summed. `collector.devices` has each device.
+"""The host: CPU, memory, swap, pressure; disks and network summed. `collector.host.devices` has each device.
 
 Each file under /proc is read once a tick. A column whose word the kernel does not write is absent by itself; a file
 that cannot be read takes its own columns and no others.
@@ -14,7 +14,7 @@ from typing import Any
 
 from collector import proc
 from collector.clock import Now
-from collector.devices import SECTOR_BYTES, network_cards, whole_disks
+from collector.host.devices import SECTOR_BYTES, network_cards, whole_disks
 from collector.probe import Condition, CounterEpoch, Row, Turn
 from store.events import SYSTEM_SAMPLE, WARM_SECONDS, AbsenceReason, Event
 

@@ -21,7 +21,7 @@ from typing import Any, Literal, NewType
 
 import pynvml
 
-from collector.driver_library import LIBRARY, mapped_files
+from collector.gpu.driver_library import LIBRARY, mapped_files
 from store.events import AbsenceReason
 
 Handle = NewType("Handle", object)
