@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from collector.clock import Now
-from collector.gpu.probe import GpuProbe, nvml
+from collector.gpu import nvml
+from collector.gpu.probe import GpuProbe
 
 TICKS = 300
 in_library_s = 0.0

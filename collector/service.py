@@ -1,5 +1,6 @@
 """The collector as a process: sampler thread, sealing child, HTTP face, signals."""
 
+import asyncio
 import logging
 import os
 import signal
@@ -274,9 +275,17 @@ def _sample(sampler: Sampler, stop: threading.Event, failures: list[BaseExceptio
         stop.set()  # a process that does not sample is better gone: its supervisor starts it again
 
 
+class _QuietServer(uvicorn.Server):
+    """A server that looks once a second whether it should end; uvicorn's looks ten times, at 0.15 % of a core."""
+
+    async def main_loop(self) -> None:
+        while not self.should_exit:  # noqa: ASYNC110 - a flag is what uvicorn ends by, set in another thread
+            await asyncio.sleep(1.0)
+
+
 def _serve(app: Starlette, listener: socket.socket) -> uvicorn.Server:
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", ws="none")
-    server = uvicorn.Server(config)
+    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", ws="none", date_header=False)
+    server = _QuietServer(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http", daemon=True)
     thread.start()
     return server

@@ -1,7 +1,7 @@
 """What `gpuledger doctor` says of the driver and the GPUs, from what was found of them; nothing is asked here."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pynvml
 
@@ -11,6 +11,8 @@ from collector.gpu.self_test import GpuAnswers, SelfTest
 from gpuledger.findings import Check, State
 from store.events import GPU_SAMPLE, AbsenceReason
 from store.xid import advice_for
+
+NAMES_MAX = 8  # of the calls of one status; all of them stand in `inventory.capabilities`
 
 _INTO_THE_SANDBOX: Mapping[str, str] = {
     "docker": "start it with --gpus all -e NVIDIA_DRIVER_CAPABILITIES=utility",
@@ -73,7 +75,7 @@ def gpu_checks(facts: GpuFacts) -> list[Check]:
         *_kernel_driver(facts),
         *_device_nodes(facts),
         *_answer(facts),
-        *(one for gpu in facts.test.gpus for one in _gpu(gpu)),
+        *_together([one for gpu in facts.test.gpus for one in _gpu(gpu)]),
         *_lost(facts.test),
         *_profiling(facts),
         *_persistence(facts.test),
@@ -223,8 +225,26 @@ def _gpu(gpu: GpuAnswers) -> Iterator[Check]:
         State.WARNING if is_refused else State.OK,
         f"{gpu.description.get('name', gpu.uuid)}{shared}: {answered} of {len(gpu.calls)} calls answered",
         _WHAT_IS_NULL if is_refused else "",
-        tuple(f"{_STATUS_WORDS.get(status, status)}: {_listed(names)}" for status, names in sorted(calls.items())),
+        tuple(f"{_STATUS_WORDS.get(status, status)}: {_shortened(names)}" for status, names in sorted(calls.items())),
     )
+
+
+def _together(checks: Sequence[Check]) -> list[Check]:
+    """The checks of several GPUs, those that say the same as one: eight equal GPUs are one line and not a screen."""
+    groups: dict[Check, list[str]] = {}
+    for check in checks:
+        groups.setdefault(replace(check, name=""), []).append(check.name)
+    return [replace(check, name=_names(names)) for check, names in groups.items()]
+
+
+def _names(names: Sequence[str]) -> str:
+    """`GPU 0 to 7` for eight in a row, else the first and how many more."""
+    if len(names) == 1:
+        return names[0]
+    indexes = [name.split()[1] for name in names]
+    if indexes == [str(int(indexes[0]) + place) for place in range(len(indexes))] and "MIG" not in names[0]:
+        return f"{names[0]} to {indexes[-1]}"
+    return f"{names[0]} and {len(names) - 1} more"
 
 
 def _spoken(call: str) -> str:
@@ -339,6 +359,11 @@ def _words(code: int) -> str:
 def _counted(count: int, what: str) -> str:
     plural = f"{what}es" if what.endswith("s") else f"{what}s"
     return f"{count} {what if count == 1 else plural}"
+
+
+def _shortened(words: Sequence[str]) -> str:
+    rest = len(words) - NAMES_MAX
+    return _listed(words) if rest <= 0 else f"{_listed(words[:NAMES_MAX])} and {rest} more"
 
 
 def _listed(words: Iterable[str]) -> str:

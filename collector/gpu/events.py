@@ -20,7 +20,7 @@ from collector.gpu.nvml import Absent, DriverAway, Nvml, address
 from store.events import Event
 from store.xid import advice_for
 
-WAIT_MS = 500  # how long the thread may keep the driver from being let go
+WAIT_MS = 200  # how long the thread may keep the driver from being let go
 PAUSE_S = 1.0  # a set that holds a lost GPU answers at once, as long as it is away
 KEPT_MAX = 4096
 

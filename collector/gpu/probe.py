@@ -1,8 +1,6 @@
 """NVIDIA GPUs through NVML: one wide row per GPU, MIG device and tick, and what each of them is."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import chain
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,94 +14,19 @@ from collector.gpu.events import GpuEvents
 from collector.gpu.kernel_log import KernelLog
 from collector.gpu.links import GpuLinks
 from collector.gpu.listing import Listed, listed
-from collector.gpu.nvml import Absent, DriverAway, LibraryKept, Nvml, address
+from collector.gpu.nvml import Absent, DriverAway, LibraryKept, Nvml
 from collector.gpu.processes import GpuProcesses
-from collector.gpu.readings import CADENCES_S, EPOCH_COUNTERS, gpu_readings, mig_readings, substitutes
+from collector.gpu.readings import CADENCES_S, gpu_readings, mig_readings, substitutes
 from collector.gpu.runtime_power import RuntimePower
-from collector.gpu.throttling import Throttling
-from collector.probe import Condition, CounterEpoch, Row, Turn
-from store.events import COLD_SECONDS, GPU_SAMPLE, WARM_SECONDS, AbsenceReason, Event
+from collector.gpu.watched import Gpu, Session
+from collector.probe import Condition, Row, Turn
+from store.events import COLD_SECONDS, WARM_SECONDS, AbsenceReason, Event
 
 RETRY_DRIVER_S = 60.0  # a driver that is not there costs a failed dlopen each time: rarely enough to be free
 RELIST_S = 10.0  # how soon a GPU that appears or leaves is noticed
 IDLE_S = 10.0  # of GPUs that may sleep: how long nobody uses them before they are left alone
 FALL_ASLEEP_S = 30.0  # and how long one that does not fall asleep then is still left alone
 HANGS = "a call on it hangs in the driver"
-_NEVER_ZERO = [column.name for column in GPU_SAMPLE.fields if column.is_never_zero]
-
-
-@dataclass(slots=True, eq=False)
-class _Session:
-    """What belongs to one GPU or MIG device for as long as its handle is good; readings by how often they are made."""
-
-    device: Listed
-    readings: Mapping[float, Sequence[Reading]]
-    substitutes: Sequence[Reading]
-    processes: GpuProcesses | None
-    links: GpuLinks | None = None
-    is_described: bool = False
-
-    def is_for(self, device: Listed, *, is_divided: bool) -> bool:
-        """Whether it is good for the device as it is listed now."""
-        is_same = address(device.handle) == address(self.device.handle)
-        return is_same and is_divided == (self.processes is None)
-
-    @property
-    def capabilities(self) -> Iterator[Capability]:
-        for reading in (*chain.from_iterable(self.readings.values()), *self.substitutes):
-            yield from reading.capabilities
-        if self.processes:
-            yield from self.processes.capabilities
-        if self.links:
-            yield from self.links.capabilities
-
-
-@dataclass(slots=True, eq=False)
-class _Gpu:
-    """What is known of one GPU or MIG device from tick to tick; without a session it is gone, its rows all NULL."""
-
-    device: Listed
-    session: _Session | None = None
-    gone_because: str = ""
-    is_lost: bool = False
-    is_busy: bool = True
-    epoch: CounterEpoch = field(default_factory=lambda: CounterEpoch(EPOCH_COUNTERS))
-    throttling: Throttling = field(default_factory=Throttling)
-    description: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        return {"gpu_uuid": self.device.uuid, "gpu_index": self.device.index}
-
-    def let_go(self, why: str) -> None:
-        """Forget the handle: a driver that comes back may have put something else where it points."""
-        if self.session is not None:
-            self.session, self.gone_because = None, why
-            self.epoch.end()
-
-    def rest(self) -> None:
-        """Forget the handle for as long as a pause lasts: the GPU is not lost, and its counters may go on."""
-        if self.session is not None:
-            self.session, self.gone_because = None, "it is not there after a pause"
-
-    def row(self, due: Collection[float], now: Now) -> Row:
-        """What it tells at this tick; nothing of one that is gone.
-
-        Raises:
-            DriverAway: The driver is gone.
-        """
-        row = Row()
-        if self.session is None:
-            return row
-        for every_s in due:
-            for reading in self.session.readings.get(every_s, ()):
-                row.put(reading.answers(now))
-        for reading in self.session.substitutes:
-            if not row.absence.keys().isdisjoint(reading.columns):
-                row.fill(reading.answers(now))
-        if 0 in map(row.values.get, _NEVER_ZERO):
-            row.put({column: AbsenceReason.SUSPECT for column in _NEVER_ZERO if row.values.get(column) == 0})
-        return row
 
 
 class GpuProbe:
@@ -150,7 +73,7 @@ class GpuProbe:
         self._nvml: Nvml | None = None
         self._driver_version = ""
         self._listed: Sequence[Listed] = ()
-        self._gpus: dict[str, _Gpu] = {}
+        self._gpus: dict[str, Gpu] = {}
         self._next_list_s = float("-inf")
         self._has_looked = False
         self._busy_s = float("-inf")
@@ -268,7 +191,7 @@ class GpuProbe:
             if uuid not in by_uuid:
                 gpu.let_go("it is no longer listed by the driver")
         for uuid, device in by_uuid.items():
-            gpu = self._gpus.get(uuid) or _Gpu(device)
+            gpu = self._gpus.get(uuid) or Gpu(device)
             if uuid not in self._gpus and self._has_looked and device.parent is None:
                 events.append(_gpu_event("appeared", gpu, now, "it was not there when recording began"))
             gpu.device = device
@@ -298,15 +221,15 @@ class GpuProbe:
             if uuid in self._gpus
         ]
 
-    def _session(self, device: Listed, *, is_divided: bool) -> _Session:
+    def _session(self, device: Listed, *, is_divided: bool) -> Session:
         if device.parent and device.gpu_instance_id is not None:
             readings = mig_readings(device.handle, device.parent.handle, device.gpu_instance_id, self._proc)
-            return _Session(device, _by_cadence(readings), (), self._processes_on(device))
+            return Session(device, _by_cadence(readings), (), self._processes_on(device))
         # The processes of a GPU that is divided are listed on its MIG devices, to whoever may see those.
         processes = None if is_divided else self._processes_on(device)
         links = GpuLinks(device.handle, interval_s=max(self._interval_s, COLD_SECONDS))
         readings = gpu_readings(device.handle, self._proc)
-        return _Session(device, _by_cadence(readings), substitutes(device.handle), processes, links)
+        return Session(device, _by_cadence(readings), substitutes(device.handle), processes, links)
 
     def _processes_on(self, device: Listed) -> GpuProcesses:
         interval_s = max(self._interval_s, WARM_SECONDS)
@@ -320,7 +243,7 @@ class GpuProbe:
 
     # --- one GPU at one tick
 
-    def _sample(self, gpu: _Gpu, due: Collection[float], now: Now) -> list[Event]:
+    def _sample(self, gpu: Gpu, due: Collection[float], now: Now) -> list[Event]:
         if gpu.session and gpu.device.uuid in self._may_sleep and self._power.is_asleep(gpu.device.pci_bus_id):
             return [self._event(gpu, Row(), AbsenceReason.SUSPENDED, now)]
         row, beside = self._look(gpu, due, now)
@@ -330,7 +253,7 @@ class GpuProbe:
         sample = self._event(gpu, row, AbsenceReason.LOST if is_lost else None, now)
         return [sample, *turns, *self._restarts(gpu, now), *beside]
 
-    def _look(self, gpu: _Gpu, due: Collection[float], now: Now) -> tuple[Row, list[Event]]:
+    def _look(self, gpu: Gpu, due: Collection[float], now: Now) -> tuple[Row, list[Event]]:
         try:
             row = gpu.row(due, now)
             return row, self._beside(gpu, row, due, now) if row.values else []
@@ -338,7 +261,7 @@ class GpuProbe:
             self._lose_driver(now, str(away))
             return Row(), []
 
-    def _event(self, gpu: _Gpu, row: Row, reason: AbsenceReason | None, now: Now) -> Event:
+    def _event(self, gpu: Gpu, row: Row, reason: AbsenceReason | None, now: Now) -> Event:
         """The row; with a reason one that has no values because of it."""
         device = gpu.device
         values: dict[str, Any] = {
@@ -356,7 +279,7 @@ class GpuProbe:
         )
 
     @staticmethod
-    def _lost_or_found(gpu: _Gpu, is_lost: bool, now: Now) -> list[Event]:
+    def _lost_or_found(gpu: Gpu, is_lost: bool, now: Now) -> list[Event]:
         if is_lost == gpu.is_lost:
             return []
         if not is_lost:
@@ -365,12 +288,12 @@ class GpuProbe:
         return [_gpu_event("lost", gpu, now, why)]
 
     @staticmethod
-    def _restarts(gpu: _Gpu, now: Now) -> list[Event]:
+    def _restarts(gpu: Gpu, now: Now) -> list[Event]:
         if not gpu.epoch.has_restarted:
             return []
         return [_gpu_event("reset", gpu, now, "its counters began anew: it was reset, or its driver reloaded")]
 
-    def _beside(self, gpu: _Gpu, row: Row, due: Collection[float], now: Now) -> list[Event]:
+    def _beside(self, gpu: Gpu, row: Row, due: Collection[float], now: Now) -> list[Event]:
         """What goes with the row of a GPU that answers: its processes, what holds its clocks, what it is."""
         events: list[Event] = []
         session = gpu.session
@@ -387,7 +310,7 @@ class GpuProbe:
             events.append(Event("gpu_event", now.wall_us, told))
         return [*events, *self._inventory(gpu, row, due, now)]
 
-    def _inventory(self, gpu: _Gpu, row: Row, due: Collection[float], now: Now) -> list[Event]:
+    def _inventory(self, gpu: Gpu, row: Row, due: Collection[float], now: Now) -> list[Event]:
         """What the GPU is, where that differs from what was written last."""
         if self._nvml is None or gpu.session is None:
             return []
@@ -438,7 +361,7 @@ def _counted(count: int) -> str:
     return f"{count} GPU{'' if count == 1 else 's'}" if count else "no GPU: the NVIDIA driver lists none"
 
 
-def _gpu_event(event: str, gpu: _Gpu, now: Now, message: str) -> Event:
+def _gpu_event(event: str, gpu: Gpu, now: Now, message: str) -> Event:
     severity = "critical" if event == "lost" else "info"
     values = {
         "event": event,

@@ -89,7 +89,7 @@ _SOURCES = (
         },
     ),
     _Source(
-        lambda root: proc.lines(f"{root}/proc/vmstat"),
+        lambda root: proc.lines(f"{root}/proc/vmstat", "pswpin", "pswpout"),
         {
             "swap_in_bytes": lambda pages: int(pages["pswpin"]) * PAGE_BYTES,
             "swap_out_bytes": lambda pages: int(pages["pswpout"]) * PAGE_BYTES,

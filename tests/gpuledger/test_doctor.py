@@ -107,9 +107,7 @@ ok       library        /usr/lib/libnvidia-ml.so.1, NVML 13.580.95.05
 ok       kernel driver  580.95.05
 ok       device nodes   /dev/nvidia0, /dev/nvidiactl
 ok       answers        2 GPUs
-ok       GPU 0          NVIDIA H200: N of N calls answered
-                        not supported: …
-ok       GPU 1          NVIDIA H200: N of N calls answered
+ok       GPU 0 to 1     NVIDIA H200: N of N calls answered
                         not supported: …
 ok       profiling      not supported: it begins with Hopper
 ok       persistence    on
@@ -639,3 +637,11 @@ def test_a_bundle_does_not_overwrite_a_file(gpuledger):
     (gpuledger.home / "bundle.tar.gz").touch()
     done = gpuledger("doctor", "--bundle", "bundle.tar.gz", code=2)
     assert done.stderr == "gpuledger: bundle.tar.gz is there already: name another file\n"
+
+
+def test_gpus_that_say_the_same_are_one_line_and_others_are_named_apart(machine):
+    machine.has_driver()
+    gpus = "gpu 0\ngpu 1\ngpu 2 name=A100\ngpu 3\n"
+    printed = machine.printed(gpus)
+    assert "ok       GPU 0 and 2 more  NVIDIA H200: N of N calls answered" in printed
+    assert "ok       GPU 2             A100: N of N calls answered" in printed
