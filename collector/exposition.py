@@ -5,6 +5,8 @@ it is. When sampling has stopped, all but the collector's own are: a value that 
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -28,6 +30,19 @@ _UP = (Condition.ANSWERS, Condition.PAUSED)
 _INFO_LABELS = ("name", "source", "driver_version", "memory_kind")
 
 
+@dataclass(frozen=True, slots=True)
+class LedgerFigures:
+    """What the folder of the ledger is like at each scrape.
+
+    Args:
+        quarantined_files: How many files were set aside.
+        free_bytes: Bytes left on its file system.
+    """
+
+    quarantined_files: Callable[[], int]
+    free_bytes: Callable[[], int]
+
+
 class LiveCollector(Collector):
     """Turns the newest tick into families.
 
@@ -35,9 +50,17 @@ class LiveCollector(Collector):
         latest: Gives the state after the newest tick.
         is_fresh: Whether that tick is recent enough to stand for now.
         version: Of the program.
+        ledger: What the ledger's folder is like; left out where there is none.
     """
 
-    def __init__(self, latest: Callable[[], Latest], is_fresh: Callable[[], bool], version: str) -> None:
+    def __init__(
+        self,
+        latest: Callable[[], Latest],
+        is_fresh: Callable[[], bool],
+        version: str,
+        ledger: LedgerFigures | None = None,
+    ) -> None:
+        self._ledger = ledger
         self._latest = latest
         self._is_fresh = is_fresh
         self._version = version
@@ -45,6 +68,8 @@ class LiveCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         latest = self._latest()
         yield from self._own(latest)
+        if self._ledger:
+            yield from _of_ledger(self._ledger)
         if self._is_fresh():
             yield from _info(latest)
             for kind, labels in _LABELS.items():
@@ -93,6 +118,16 @@ def _newest(seen: Iterable[Event], kind: str, identity: Collection[str]) -> list
     """The rows of a kind; of one that came late and the one of the tick itself, the second."""
     rows = (event for event in seen if event.kind == kind)
     return list({tuple(row.values[column] for column in identity): row for row in rows}.values())
+
+
+def _of_ledger(ledger: LedgerFigures) -> Iterable[Metric]:
+    told = (
+        ("dgx_ledger_quarantined_files", "Files that could not be read and were set aside.", ledger.quarantined_files),
+        ("dgx_ledger_free_bytes", "Bytes left on the ledger's file system.", ledger.free_bytes),
+    )
+    for name, meaning, figure in told:
+        with suppress(OSError):  # absent, as every value that cannot be had
+            yield GaugeMetricFamily(name, meaning, figure())
 
 
 def _info(latest: Latest) -> Iterable[Metric]:

@@ -2,20 +2,22 @@
 
 The schedule does not drift: the next tick is due one interval after the last was due, whatever the tick took.
 Ticks that were missed are not made up; they become a `gap` event. A probe that raises costs its own events of
-that tick. An append that fails keeps the events in memory, bounded, and the next tick tries again.
+that tick. An append that fails keeps the events in memory, bounded, and the next tick tries again; `collector.keeping`
+says what is shed when the disk fills up.
 """
 
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from collector.clock import Clock, Now
+from collector.keeping import Keeper
 from collector.probe import Condition, Probe
 from store.errors import LedgerUnusableError
 from store.events import Event, stale_after_s
+from store.space import SpaceWatch
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +69,7 @@ class Sampler:
         version: Of the program, for the start event.
         pid: Of this process, for the start event.
         after_tick: Called after each tick with the time of its end.
+        space: Tells how much room the ledger's disk has; not looked at where left out.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class Sampler:
         version: str,
         pid: int,
         after_tick: Callable[[Now], None] = lambda _: None,
+        space: SpaceWatch | None = None,
     ) -> None:
         self.latest = Latest()
         self.probes = probes
@@ -87,7 +91,7 @@ class Sampler:
         self._clock = clock
         self._identity = {"gpuledger_version": version, "pid": pid}
         self._after_tick = after_tick
-        self._pending: deque[Event] = deque(maxlen=PENDING_EVENTS_MAX)
+        self._keeper = Keeper(space)
         self._failing_probes: set[str] = set()
         self._statuses: dict[str, str] = {}
         self._conditions: dict[str, Condition] = {}
@@ -113,6 +117,8 @@ class Sampler:
         """Read every probe and append what they say."""
         seen = [self._signed(event) for probe in self.probes for event in self._read(probe, now)]
         told = self._what_the_clocks_tell(now, missed)
+        if (of_space := self._keeper.look(now)) is not None:
+            told.append(Event("ledger_event", now.wall_us, {**self._identity, **of_space}))
         failure = self._append([*told, *seen])
         latest = self.latest
         self.latest = replace(
@@ -166,9 +172,14 @@ class Sampler:
 
     def _append(self, events: Sequence[Event]) -> str | None:
         """Append what is pending and `events`; the reason where the ledger took none."""
-        self._keep(events)
+        dropped = self._keeper.keep(events, events_max=PENDING_EVENTS_MAX)
+        self.latest = replace(self.latest, dropped_events=self.latest.dropped_events + dropped)
+        if refusal := self._keeper.refusal:
+            if self.latest.problem is None:
+                logger.error("%s", refusal)
+            return refusal
         try:
-            seqs = self._ledger.append(list(self._pending))
+            seqs = self._ledger.append(self._keeper.pending)
         except LedgerUnusableError as error:
             if self.latest.problem is None:
                 logger.error("%s", error)  # noqa: TRY400 - the sentence says it; a traceback would not help
@@ -176,15 +187,8 @@ class Sampler:
         if self.latest.problem is not None:
             logger.warning("the ledger takes events again")
         logger.debug("appended %d-%d", seqs.start, seqs.stop - 1)
-        self._pending.clear()
+        self._keeper.pending = []
         return None
-
-    def _keep(self, events: Sequence[Event]) -> None:
-        overflow = max(0, len(self._pending) + len(events) - PENDING_EVENTS_MAX)
-        self._pending.extend(events)
-        if overflow:
-            latest = self.latest
-            self.latest = replace(latest, dropped_events=latest.dropped_events + overflow)
 
     def _signed(self, event: Event) -> Event:
         """The event, with whose it is where it is one of the recorder's own life."""

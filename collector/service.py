@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import msgspec
@@ -18,9 +18,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from collector.beginning import adoption_command, begin_recording
 from collector.clock import Clock, Now, SystemClock
 from collector.demo import DemoProbe
-from collector.exposition import LiveCollector, expose
+from collector.exposition import LedgerFigures, LiveCollector, expose
 from collector.gpu.driver_library import LIBRARY
 from collector.gpu.probe import GpuProbe
 from collector.guarded import GuardedProbe
@@ -34,7 +35,9 @@ from collector.recordings.replay import ReplayProbe
 from collector.renewing import Renewal, become_anew
 from collector.sampler import Sampler
 from store.events import stale_after_s
-from store.ledger import CollectorLock, Ledger
+from store.quarantine import here_and_now, quarantined_count
+from store.space import SpaceLimits, SpaceWatch, free_bytes
+from store.upkeep_settings import UpkeepSettings
 
 logger = logging.getLogger(__name__)
 
@@ -55,18 +58,25 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True):
     replay_loop: bool = False
     log_level: str
     version: str
+    low_space_bytes: int = SpaceLimits().low_bytes
+    read_only_space_bytes: int = SpaceLimits().read_only_bytes
+    upkeep: UpkeepSettings = UpkeepSettings()
 
 
 class Sealer:
-    """Starts the sealing child when it is due, one at a time, and reaps it.
+    """Starts the child that seals, compacts and retains when it is due, one at a time, and reaps it.
 
     Args:
         folder: The ledger's folder.
         interval_s: Time between two sealings.
+        upkeep: What the child is told.
+        first: A command to run at once, before the first of them.
     """
 
-    def __init__(self, folder: Path, interval_s: float) -> None:
-        self._command = [sys.executable, "-P", "-m", "store.sealing", str(folder)]
+    def __init__(self, folder: Path, interval_s: float, upkeep: UpkeepSettings, first: Sequence[str] = ()) -> None:
+        self._first = first
+        told = msgspec.json.encode(upkeep).decode()
+        self._command = [sys.executable, "-P", "-m", "store", str(folder), "--settings", told]
         self._interval_s = interval_s
         self._started_s: float | None = None
         self._child: subprocess.Popen[bytes] | None = None
@@ -82,12 +92,15 @@ class Sealer:
                 self._child.kill()
             return
         if self._child and self._child.returncode:
-            logger.error("sealing failed with exit code %d; the tail is kept and tried again", self._child.returncode)
+            logger.error(
+                "sealing failed with exit code %d; nothing is lost, and it is tried again", self._child.returncode
+            )
         self._child = None
-        if running_s >= self._interval_s:
+        if running_s >= self._interval_s or self._first:
             self._started_s = now.monotonic_s
+            command, self._first = self._first or self._command, ()
             try:
-                self._child = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)  # noqa: S603 - our own module
+                self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603 - our own module
             except OSError as error:  # no process or memory left: recording goes on, the tail is kept
                 logger.error("sealing could not be started (%s); it is tried again", error)  # noqa: TRY400
 
@@ -177,9 +190,10 @@ def run(settings: CollectorSettings) -> int:
     clock = SystemClock()
     folder = Path(settings.ledger_folder)
     listener = bound_socket(settings.host, settings.port, "collector.port")
-    ledger = Ledger(folder)
-    lock = CollectorLock(folder)
-    sealer = Sealer(folder, settings.seal_interval_s)
+    beginning = begin_recording(folder, here_and_now())
+    limits = SpaceLimits(settings.low_space_bytes, settings.read_only_space_bytes)
+    first = adoption_command(folder) if beginning.has_strays else ()
+    sealer = Sealer(folder, settings.seal_interval_s, settings.upkeep, first)
     stop, told_to_end = threading.Event(), threading.Event()
     renewal = Renewal(stop)
 
@@ -189,16 +203,22 @@ def run(settings: CollectorSettings) -> int:
             renewal.look(sampler.latest.events)
 
     sampler = Sampler(
-        ledger=ledger,
+        ledger=beginning.ledger,
         probes=_probes(settings, folder, clock, renewal),
         clock=clock,
         interval_s=settings.sample_interval_s,
         version=settings.version,
         pid=os.getpid(),
         after_tick=after_tick,
+        space=SpaceWatch(limits, lambda: free_bytes(folder)),
     )
     health = Health(sampler, clock)
-    metrics = LiveCollector(lambda: sampler.latest, lambda: health.stopped_because() is None, settings.version)
+    metrics = LiveCollector(
+        lambda: sampler.latest,
+        lambda: health.stopped_because() is None,
+        settings.version,
+        LedgerFigures(lambda: quarantined_count(folder), lambda: free_bytes(folder)),
+    )
 
     def end(*_: object) -> None:
         told_to_end.set()
@@ -217,10 +237,10 @@ def run(settings: CollectorSettings) -> int:
     sealer.close()
     has_ended = not sampling.is_alive()
     if has_ended:
-        ledger.close()
+        beginning.ledger.close()
     else:
         logger.warning("a probe hangs: this recording ends without its stop event")
-    lock.close()
+    beginning.lock.close()
     if renewal.is_wanted and has_ended and not failures and not told_to_end.is_set():
         become_anew()
     return 1 if failures else 0

@@ -285,6 +285,12 @@ def trend(
     if not found.series:
         raise _no_values(source, found)
     _emit(trend_answer(found), _choice(as_json, as_csv, parquet))
+    _say_what_is_left_out(source)
+
+
+def _say_what_is_left_out(source: "LocalSource") -> None:
+    for note in source.notes():
+        print(f"gpuledger: {note}", file=sys.stderr)
 
 
 def _no_values(source: "LocalSource", found: "Trend") -> NoDataError:
@@ -336,8 +342,9 @@ def sql(
     settings = _settings(config, data=data, query__sql_rows_max=rows_max)
     zone = _time_zone(settings, tz)
     span = _window(window, zone) if window else None
+    source = _source(settings)
     found = run_sql(
-        _source(settings),
+        source,
         query,
         rows_max=settings.query.sql_rows_max,
         time_limit_s=settings.query.sql_time_limit_s,
@@ -350,6 +357,7 @@ def sql(
             file=sys.stderr,
         )
     emit_table(found.table, _choice(as_json, as_csv, parquet))
+    _say_what_is_left_out(source)
 
 
 def _window(asked: str, zone: str) -> "Window":
@@ -383,7 +391,9 @@ def export(
     settings = _settings(config, data=data)
     zone = _time_zone(settings, tz)
     path = output or Path(f"{kind}{SUFFIXES[chosen]}")
-    found = export_events(_source(settings), kind, _window(window, zone), format=chosen, path=path, overwrite=overwrite)
+    source = _source(settings)
+    found = export_events(source, kind, _window(window, zone), format=chosen, path=path, overwrite=overwrite)
+    _say_what_is_left_out(source)
     print(f"{found.path}: {found.event_count:,} events, {spelled(found.size_bytes, 'B')}")
 
 
@@ -396,6 +406,95 @@ def seal(data: Data = None, config: Config = None) -> None:
     _source(settings).close()
     done = seal_ledger(settings.data.absolute())
     print(f"{done.event_count:,} events sealed into {len(done.segments)} segments")
+
+
+@app.command()
+def compact(
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also what is not due: one file a kind and day is left.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be merged.")] = False,
+    data: Data = None,
+    config: Config = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    parquet: ParquetFile = None,
+) -> None:
+    """Merge small segments into larger ones now, instead of at the collector's next turn."""
+    from gpuledger.care import MERGE_COLUMNS, MERGED_COLUMNS, compact_now, compactable
+    from gpuledger.output import rows_answer
+    from gpuledger.up import upkeep_settings
+
+    settings = _settings(config, data=data)
+    folder = settings.data.absolute()
+    rows, note = (
+        compactable(folder, everything=everything)
+        if dry_run
+        else compact_now(folder, upkeep_settings(settings), everything=everything)
+    )
+    columns = MERGE_COLUMNS if dry_run else MERGED_COLUMNS
+    _emit(rows_answer(rows, columns=columns, note=note), _choice(as_json, as_csv, parquet))
+
+
+@app.command()
+def retain(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would go, and why.")] = False,
+    data: Data = None,
+    config: Config = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    parquet: ParquetFile = None,
+) -> None:
+    """Remove what is too old or too much by the settings, instead of at the collector's next turn."""
+    from gpuledger.care import REMOVAL_COLUMNS, retain_now
+    from gpuledger.output import rows_answer
+    from gpuledger.up import upkeep_settings
+
+    settings = _settings(config, data=data)
+    rows, note = retain_now(settings.data.absolute(), upkeep_settings(settings), dry_run=dry_run)
+    _emit(rows_answer(rows, columns=REMOVAL_COLUMNS, note=note), _choice(as_json, as_csv, parquet))
+
+
+@app.command()
+def hold(
+    window: Annotated[
+        str | None,
+        typer.Option("--window", "-w", help="The window to hold; without it, list them.", show_default=False),
+    ] = None,
+    why: Annotated[str, typer.Option("--why", help="What it is held for.", show_default=False)] = "",
+    tz: Zone = None,
+    data: Data = None,
+    config: Config = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    parquet: ParquetFile = None,
+) -> None:
+    """Hold a window against retention, or list what is held."""
+    from gpuledger.care import HOLD_COLUMNS, held_windows, hold_window
+    from gpuledger.output import rows_answer, window_words
+
+    settings = _settings(config, data=data)
+    folder = settings.data.absolute()
+    if window is None:
+        rows = held_windows(folder)
+        answer = rows_answer(rows, columns=HOLD_COLUMNS, note=f"{len(rows)} held windows")
+        _emit(answer, _choice(as_json, as_csv, parquet))
+        return
+    span = _window(window, _time_zone(settings, tz))
+    print(f"hold {hold_window(folder, span, why).id}: {window_words(span)}")
+
+
+@app.command()
+def release(
+    number: Annotated[int, typer.Argument(help="The number that 'gpuledger hold' gave it.", metavar="HOLD")],
+    data: Data = None,
+    config: Config = None,
+) -> None:
+    """Release a held window: retention may take it again."""
+    from gpuledger.care import release_window
+
+    released = release_window(_settings(config, data=data).data.absolute(), number)
+    print(f"hold {released.id} is released{f' ({released.why})' if released.why else ''}")
 
 
 @app.command()
@@ -421,6 +520,63 @@ def resume(data: Data = None, config: Config = None) -> None:
 
     settings = _settings(config, data=data)
     print(resume_recording(_source(settings), interval_s=settings.collector.sample_interval_s))
+
+
+@app.command()
+def verify(
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Set aside what is damaged, take in what the catalogue lost.")
+    ] = False,
+    data: Data = None,
+    config: Config = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    parquet: ParquetFile = None,
+) -> None:
+    """Read every segment and the head to their last byte; exit code 1 when something was wrong."""
+    from gpuledger.integrity import verify_answer
+    from store.quarantine import here_and_now
+    from store.verification import verify as verify_ledger
+
+    folder = _settings(config, data=data).data.absolute()
+    found = verify_ledger(folder, here_and_now(), repair=repair)
+    _emit(verify_answer(found, repair=repair), _choice(as_json, as_csv, parquet))
+    if not found.is_sound:
+        raise typer.Exit(1)
+
+
+@app.command()
+def backup(
+    target: Annotated[Path, typer.Argument(help="The backup's folder: new, or with an earlier backup of this ledger.")],
+    data: Data = None,
+    config: Config = None,
+) -> None:
+    """Copy the ledger as it is at one moment, beside whatever records; a second time only what is new."""
+    from gpuledger.integrity import backup_line
+    from store.backup import take_backup
+    from store.quarantine import here_and_now
+
+    done = take_backup(_settings(config, data=data).data.absolute(), target.absolute(), here_and_now())
+    print(backup_line(done, target))
+    for reason in done.backup.damaged:
+        print(f"gpuledger: not in the backup: {reason}", file=sys.stderr)
+    if done.backup.damaged:
+        raise typer.Exit(1)
+
+
+@app.command()
+def restore(
+    source: Annotated[Path, typer.Argument(help="A folder that 'gpuledger backup' wrote.", metavar="BACKUP")],
+    data: Data = None,
+    config: Config = None,
+) -> None:
+    """Make a ledger in a new or empty folder out of a backup; it keeps its identity."""
+    from gpuledger.integrity import restore_line
+    from store.backup import restore_backup
+    from store.quarantine import here_and_now
+
+    folder = _settings(config, data=data).data.absolute()
+    print(restore_line(restore_backup(source.absolute(), folder, here_and_now()), folder))
 
 
 @app.command()
@@ -464,10 +620,14 @@ def config(
 @app.command(hidden=True)
 def docs(
     folder: Annotated[Path, typer.Argument(help="The folder of the reference pages.")] = Path("docs/reference"),
+    shapes: Annotated[Path, typer.Argument(help="The published shapes.")] = Path("migrations/schema.lock.json"),
 ) -> None:
-    """Write the generated reference pages anew."""
+    """Write the generated reference pages anew, and enter new columns and kinds into the published shapes."""
     from gpuledger.pages import reference_pages
+    from store.shapes import extended_lock, lock_text, locked_shapes
 
+    shapes.write_text(lock_text(extended_lock(locked_shapes())))
+    print(shapes)
     for name, text in reference_pages().items():
         (folder / name).write_text(text)
         print(folder / name)

@@ -32,7 +32,11 @@ def settings_page() -> str:
     ]
     for name, field in setting_fields():
         default = (
-            "`$XDG_DATA_HOME/gpuledger`" if name == "data" else f"`{field.default}`" if field.default != "" else ""
+            "`$XDG_DATA_HOME/gpuledger`"
+            if name == "data"
+            else ""
+            if field.default in ("", None)
+            else f"`{field.default}`"
         )
         variable = f"{ENV_PREFIX}{name.replace('.', '__').upper()}"
         lines.append(f"| `{name}` | `{variable}` | {default} | {field.description} |")

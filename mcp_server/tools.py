@@ -12,7 +12,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import CallToolResult, ToolAnnotations
 from pydantic import Field
 
-from mcp_server.answers import DescribeDataAnswer, LiveStateAnswer, QueryMetricsAnswer, RunSqlAnswer, result
+from mcp_server.answers import Answer, DescribeDataAnswer, LiveStateAnswer, QueryMetricsAnswer, RunSqlAnswer, result
 from mcp_server.presenting import (
     capabilities_answer,
     live_answer,
@@ -123,7 +123,7 @@ class Tools:
         self, gpu: Gpus = None, detail: Detail = "concise", tz: Zone = None
     ) -> Annotated[CallToolResult, LiveStateAnswer]:
         with _spoken_errors():
-            return result(live_answer(live_state(self._source, now=self._now(tz), gpus=gpu or ()), detail))
+            return self._result(live_answer(live_state(self._source, now=self._now(tz), gpus=gpu or ()), detail))
 
     def query_metrics(
         self,
@@ -149,7 +149,7 @@ class Tools:
                 trend(self._source, name, span, now=now, gpus=_gpus_for(name, gpu), points=points) for name in wanted
             ]
             reasons = {one.metric: why_no_values(self._source, one) for one in trends if not one.series}
-            return result(metrics_answer(trends, reasons, detail))
+            return self._result(metrics_answer(trends, reasons, detail))
 
     def run_sql(
         self,
@@ -170,7 +170,11 @@ class Tools:
                 time_zone=zone_info(tz or self._settings.time_zone).key,
                 **({"start_us": span.start_us, "end_us": span.end_us} if span else {}),
             )
-            return result(sql_answer(found))
+            return self._result(sql_answer(found))
+
+    def _result(self, answer: Answer) -> CallToolResult:
+        """The answer, with a note of what the ledger could not give for it."""
+        return result(answer.model_copy(update={"notes": [*answer.notes, *self._source.notes()]}))
 
     def _now(self, tz: str | None) -> datetime:
         return datetime.now(zone_info(tz or self._settings.time_zone))

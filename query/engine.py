@@ -6,7 +6,7 @@ and the tail of the head, as one relation.
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -15,8 +15,10 @@ from typing import Any, Literal, Protocol
 import duckdb
 import pyarrow as pa
 
+from query.damage import Reading
 from store.derivations import duckdb_columns
 from store.events import KINDS
+from store.shapes import upcasts
 from store.snapshot import END_OF_TIME_US, KindSnapshot, LedgerReader
 
 ParameterKind = Literal["time", "int", "ints", "text"]
@@ -59,15 +61,19 @@ class DuckEngine:
 
     Args:
         connection: A connection of its own; its temporary views are this question's.
-        snapshot: What it sees.
+        reading: What it sees.
     """
 
     name = "duckdb"
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, snapshot: Mapping[str, KindSnapshot]) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, reading: Reading) -> None:
         self._connection = connection
+        self._reading = reading
+        self._reading.answer(self._publish)
+
+    def _publish(self, snapshot: Mapping[str, KindSnapshot]) -> None:
         for kind, events in snapshot.items():
-            create_view(connection, kind, events)
+            create_view(self._connection, kind, events)
 
     def relation(self, kind: str) -> str:
         return kind
@@ -86,21 +92,35 @@ class DuckEngine:
         return {"time": f"make_timestamptz(${name})", "int": f"${name}::bigint"}.get(kind, f"${name}")
 
     def query(self, sql: str, **parameters: Any) -> pa.Table:
-        return self._connection.sql(sql, params=parameters).to_arrow_table()
+        def ask(_: Mapping[str, KindSnapshot]) -> pa.Table:
+            return self._connection.sql(sql, params=parameters).to_arrow_table()
+
+        return self._reading.answer(ask, again=self._publish)
 
 
 def create_view(connection: duckdb.DuckDBPyConnection, kind: str, events: KindSnapshot) -> None:
     """Publish one kind as a temporary view with its declared columns, whatever the files at hand have.
 
-    A column that a file lacks is NULL in its rows; one that only a newer program declares is left out.
+    A column that a file lacks is NULL in its rows; one that only a newer program declares is left out. What was
+    written in an earlier version of the kind comes through the SELECTs that lead from there to today's.
     """
-    tail_name = f"_{kind}_tail"
-    connection.register(tail_name, events.tail)
-    sources = [f"select * from {tail_name}"]
-    if events.files:
-        sources.append(f"select * from {_parquet_scan(events.files)}")
+    sources = [_relation(connection, f"_{kind}_tail", events.tail, events.files)]
+    for older in events.older:
+        source = _relation(connection, f"_{kind}_tail_v{older.version}", older.tail, older.files)
+        for upcast in upcasts(kind, older.version):
+            source = upcast.replace("{relation}", f"({source})").strip().rstrip(";")
+        sources.append(source)
     columns = ", ".join(duckdb_columns(KINDS[kind]))
-    connection.execute(f"create temp view {kind} as select {columns} from ({' union all by name '.join(sources)})")
+    connection.execute(
+        f"create or replace temp view {kind} as select {columns} from ({' union all by name '.join(sources)})"
+    )
+
+
+def _relation(connection: duckdb.DuckDBPyConnection, tail_name: str, tail: pa.Table, files: Sequence[Path]) -> str:
+    """A SELECT of the tail and the files of one version."""
+    connection.register(tail_name, tail)
+    from_tail = f"select * from {tail_name}"
+    return f"{from_tail} union all by name select * from {_parquet_scan(files)}" if files else from_tail
 
 
 def _parquet_scan(paths: Iterable[Path]) -> str:
@@ -116,18 +136,40 @@ class LocalSource:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._left_out: dict[Path, str] = {}
         self._database = duckdb.connect(":memory:")
         self._database.execute("set global TimeZone = 'UTC'")  # global, or the questions' cursors have the host's
 
     @contextlib.contextmanager
     def engine(self, kinds: Iterable[str], *, start_us: int = 0, end_us: int = END_OF_TIME_US) -> Iterator[DuckEngine]:
-        with LedgerReader(self.folder) as reader:
-            snapshot = reader.snapshot(kinds, start_us=start_us, end_us=end_us)
+        reading = self.reading(kinds, start_us=start_us, end_us=end_us)
         connection = self._database.cursor()
         try:
-            yield DuckEngine(connection, snapshot)
+            yield DuckEngine(connection, reading)
         finally:
             connection.close()
+
+    def reading(self, kinds: Iterable[str], *, start_us: int = 0, end_us: int = END_OF_TIME_US) -> Reading:
+        """What one question sees of some kinds."""
+        wanted = tuple(kinds)
+
+        def take() -> Mapping[str, KindSnapshot]:
+            with LedgerReader(self.folder) as reader:
+                return reader.snapshot(wanted, start_us=start_us, end_us=end_us)
+
+        return Reading(take, self._left_out)
+
+    def notes(self) -> list[str]:
+        """What whoever reads an answer should know of the files that it could not be made from."""
+        if not self._left_out:
+            return []
+        with self.reader() as reader:
+            left_out = {str(path.relative_to(self.folder)): reason for path, reason in self._left_out.items()}
+            return [
+                f"{path} is left out of answers: {reason}; see 'gpuledger verify'"
+                for path, reason in left_out.items()
+                if reader.names(path)
+            ]
 
     def reader(self) -> LedgerReader:
         return LedgerReader(self.folder)

@@ -925,7 +925,7 @@ LEDGER_EVENT = Kind(
     row="the recorder's own life: start, stop, gap, clock step, settings change, quarantine, retention",
     cadence="as it happens",
     fields=(
-        _label("event", "string", "start, stop, gap, clock_step, suspend, probe_status, probe_failed, probe_stalled (a call does not return), probe_resumed (it has returned), probe_replaced (its thread was left behind), paused, resumed, renewed (the collector replaced its own process), settings_changed, quarantine or retention."),
+        _label("event", "string", "start, stop, gap, clock_step, suspend, probe_status, probe_failed, probe_stalled (a call does not return), probe_resumed (it has returned), probe_replaced (its thread was left behind), paused, resumed, renewed (the collector replaced its own process), settings_changed, quarantine, retention, hold, release, disk_low, disk_full, disk_ok or restored."),
         _label("message", "string", "What happened, as a sentence."),
         _label("probe", "string", "The probe it concerns."),
         _label("started_at", "time", "Beginning of the time it covers."),

@@ -1,14 +1,15 @@
 """Reading a ledger: one consistent picture of catalogue and tail."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from store.events import KINDS
-from store.frames import frames_to_arrow
+from store.frames import Frame, frames_to_arrow
 from store.head import HEAD_NAME, open_head_for_reading
 from store.ledger import frames_of_rows
+from store.shapes import shape
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -26,8 +27,19 @@ class KindSnapshot:
     Args:
         files: The sealed Parquet files whose time range meets the window.
         tail: The events not sealed yet, with the kind's whole schema.
+        older: What an earlier release wrote in an earlier version of the kind.
     """
 
+    files: tuple[Path, ...]
+    tail: "pa.Table"
+    older: tuple["OlderEvents", ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OlderEvents:
+    """Events of one kind in an earlier version of it, with that version's schema."""
+
+    version: int
     files: tuple[Path, ...]
     tail: "pa.Table"
 
@@ -68,18 +80,15 @@ class LedgerReader:
         with self._head:
             files = {kind: self._files(kind, window) for kind in kinds}
             frames = {kind: self._frames(kind, window) for kind in files}
-        return {
-            kind: KindSnapshot(files[kind], frames_to_arrow(KINDS[kind], frames_of_rows(frames[kind])))
-            for kind in files
-        }
+        return {kind: _kind_snapshot(kind, files[kind], frames_of_rows(frames[kind])) for kind in files}
 
-    def _files(self, kind: str, window: tuple[int, int]) -> tuple[Path, ...]:
+    def _files(self, kind: str, window: tuple[int, int]) -> list[tuple[int, Path]]:
         rows = self._head.execute(
-            "select path from segment where kind = ? and last_observed_at_us >= ? and first_observed_at_us < ? "
-            "order by first_seq",
+            "select version, path from segment "
+            "where kind = ? and last_observed_at_us >= ? and first_observed_at_us < ? order by first_seq",
             (kind, *window),
         )
-        return tuple(self.folder / path for (path,) in rows)
+        return [(version, self.folder / path) for version, path in rows]
 
     def _frames(self, kind: str, window: tuple[int, int]) -> list[tuple[Any, ...]]:
         return self._head.execute(
@@ -110,6 +119,11 @@ class LedgerReader:
         ).get
         return KindExtent(*row)
 
+    def names(self, path: str) -> bool:
+        """Whether the catalogue names a segment of that path, relative to the ledger's folder."""
+        is_named: int = self._head.execute("select exists (select 1 from segment where path = ?)", (path,)).get
+        return bool(is_named)
+
     @property
     def ledger_id(self) -> str:
         identity: str = self._head.execute("select id from ledger").get
@@ -131,3 +145,16 @@ class LedgerReader:
         self, kind: "type[BaseException] | None", error: BaseException | None, trace: "TracebackType | None"
     ) -> None:
         self.close()
+
+
+def _kind_snapshot(kind: str, files: Sequence[tuple[int, Path]], frames: Sequence[Frame]) -> KindSnapshot:
+    today = KINDS[kind].version
+    versions = {version for version, _ in files} | {frame.version for frame in frames}
+    parts = {version: _of_version(kind, version, files, frames) for version in sorted(versions | {today})}
+    older = tuple(part for version, part in parts.items() if version != today)
+    return KindSnapshot(parts[today].files, parts[today].tail, older)
+
+
+def _of_version(kind: str, version: int, files: Sequence[tuple[int, Path]], frames: Sequence[Frame]) -> OlderEvents:
+    tail = frames_to_arrow(shape(kind, version), [frame for frame in frames if frame.version == version])
+    return OlderEvents(version, tuple(path for written, path in files if written == version), tail)

@@ -8,7 +8,7 @@ import pytest
 
 from collector.clock import Now
 from collector.demo import DemoProbe
-from collector.exposition import LiveCollector, expose
+from collector.exposition import LedgerFigures, LiveCollector, expose
 from collector.probe import Condition
 from collector.sampler import Latest
 from store.derivations import prometheus_families
@@ -217,3 +217,18 @@ def test_the_demo_is_exposed_as_any_machine_with_its_source_in_the_info(accept):
     assert sources == ["demo", "demo", "demo"]
     watts = [event.values["power_watts"] for event in events if event.kind == "gpu_sample"]
     assert [value for (name, _), value in found.items() if name == "dgx_gpu_power_usage_watts"] == watts
+
+
+@pytest.mark.parametrize("accept", PARSERS)
+def test_what_the_ledgers_folder_is_like_is_exposed_and_what_cannot_be_had_is_absent(accept):
+    def gone():
+        raise OSError
+
+    def found(ledger):
+        body, _ = expose(LiveCollector(Latest, lambda: True, "1.2.3", ledger), accept)
+        names = samples(PARSERS[accept](body.decode()))
+        return {name: value for (name, _), value in names.items() if name.startswith("dgx_ledger_")}
+
+    figures = {"dgx_ledger_quarantined_files": 2.0, "dgx_ledger_free_bytes": 5e9}
+    assert found(LedgerFigures(lambda: 2, lambda: 5_000_000_000)) == figures
+    assert found(LedgerFigures(lambda: 2, gone)) == {"dgx_ledger_quarantined_files": 2.0}

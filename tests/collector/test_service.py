@@ -21,6 +21,7 @@ from collector.service import CollectorSettings, Health, Sealer
 from store.events import Event
 from store.ledger import lock_holder
 from store.snapshot import LedgerReader
+from store.upkeep_settings import UpkeepSettings
 
 ALL_KINDS = ("gpu_sample", "system_sample", "device_sample", "inventory", "ledger_event")
 WAIT_S = 20.0  # for something that takes a moment; a machine under load takes longer
@@ -468,7 +469,7 @@ def sealer(tmp_path):
     sealers = []
 
     def make(command):
-        sealer = Sealer(tmp_path, interval_s=60.0)
+        sealer = Sealer(tmp_path, interval_s=60.0, upkeep=UpkeepSettings())
         sealer._command = ["/bin/sh", "-c", command]
         sealers.append(sealer)
         return sealer
@@ -507,7 +508,7 @@ def test_a_sealing_that_fails_is_told_and_tried_again(sealer, caplog):
     eventually(lambda: one._child.poll() is not None)
     one.look(second(61))
     assert [record.getMessage() for record in caplog.records] == [
-        "sealing failed with exit code 3; the tail is kept and tried again"
+        "sealing failed with exit code 3; nothing is lost, and it is tried again"
     ]
     assert one._child is None
     one.look(second(120))

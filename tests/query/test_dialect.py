@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from query.capabilities import capabilities
 from query.catalogue import metrics
 from query.export import export_events
 from query.live import live_state, probe_words
@@ -85,6 +86,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory, machine) -> list[str]:
     for metric in metrics().values():
         trend(listening, metric.name, window, now=now, gpus=[7] if "gpu_index" in metric.kind.by_name else [])
     live_state(listening, now=now)
+    capabilities(listening)
     probe_words(listening, "gpu")
     export_events(listening, "request", window, format="csv", path=tmp_path_factory.mktemp("out") / "x.csv")
     return listening.asked

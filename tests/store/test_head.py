@@ -12,7 +12,7 @@ import apsw
 import pytest
 
 from store.errors import LedgerUnusableError, NoLedgerError, NotALedgerError
-from store.head import open_head, open_head_for_reading
+from store.head import _migrations, open_head, open_head_for_reading
 from store.ledger import Ledger
 from store.snapshot import LedgerReader
 
@@ -72,13 +72,13 @@ def test_another_programs_sqlite_file_is_refused_and_left_as_it_is(tmp_path, ope
 
 @OPENERS
 def test_a_ledger_of_a_newer_program_is_refused_with_the_versions_and_left_as_it_is(ledger, folder, opener):
-    ledger._head.pragma("user_version", 7)
+    ledger._head.pragma("user_version", 99)
     ledger.close()
     before = contents(folder)
     with pytest.raises(LedgerUnusableError) as refusal:
         opener(folder)
     assert str(refusal.value) == (
-        f"The ledger {folder} was written by a newer gpuledger (head version 7, known here: 1): "
+        f"The ledger {folder} was written by a newer gpuledger (head version 99, known here: {len(_migrations())}): "
         "upgrade gpuledger: 'pip install --upgrade gpuledger'"
     )
     assert contents(folder) == before
@@ -88,14 +88,18 @@ def test_a_ledger_of_a_newer_program_is_refused_with_the_versions_and_left_as_it
 def test_a_head_of_random_bytes_is_called_damaged_and_left_as_it_is(tmp_path, opener):
     (tmp_path / "head.sqlite").write_bytes(b"\x00garbage" * 1000)
     before = contents(tmp_path)
-    with pytest.raises(LedgerUnusableError, match=r"head\.sqlite is damaged .*: restore that file from a backup"):
+    with pytest.raises(
+        LedgerUnusableError, match=r"head\.sqlite is damaged .*: the sealed files under events/ are unharmed"
+    ):
         opener(tmp_path)
     assert contents(tmp_path) == before
 
 
 @OPENERS
 def test_a_ledger_that_lost_its_head_is_not_begun_anew_over_its_events(tmp_path, opener):
-    (tmp_path / "events/gpu_sample").mkdir(parents=True)
+    day = tmp_path / "events/gpu_sample/v=1/date=2026-11-23"
+    day.mkdir(parents=True)
+    (day / "spark-1-1-9-0.parquet").write_bytes(b"sealed")
     with pytest.raises(LedgerUnusableError, match=r"has lost its head\.sqlite"):
         opener(tmp_path)
     assert not (tmp_path / "head.sqlite").exists()
