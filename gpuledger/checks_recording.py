@@ -20,7 +20,9 @@ from query.figures import age_words, spelled
 from query.live import live_state
 from query.status import LedgerStatus, ledger_status
 from store.errors import GpuledgerError, NoLedgerError
+from store.recovery import examine
 
+DETAILS_MAX = 5
 FREE_BYTES_MIN = 1 << 30
 ASK_LIMIT_S = 2.0
 _TIME_ERROR = 5  # adjtimex(2): the clock is not synchronized to a reliable server
@@ -45,16 +47,50 @@ def refusal(name: str, error: GpuledgerError) -> Check:
 def ledger_checks(folder: Path, now: datetime) -> tuple[list[Check], LedgerStatus | None]:
     """What the ledger holds, whether it is written, and by which version; its status where it can be read."""
     source = LocalSource(folder)
+    integrity: list[Check] = []
     try:
+        integrity = integrity_checks(folder)
         status = ledger_status(source, now=now, live=live_state(source, now=now))
         recorder = _newest_start(source)
     except NoLedgerError:
-        return [Check("ledger", State.WARNING, f"nothing was recorded yet in {folder}", "gpuledger up")], None
+        return [
+            Check("ledger", State.WARNING, f"nothing was recorded yet in {folder}", "gpuledger up"),
+            *integrity,
+        ], None
     except GpuledgerError as error:
-        return [refusal("ledger", error)], None
+        return [refusal("ledger", error), *integrity], None
     events = sum(kind.event_count for kind in status.kinds)
     size = f"{folder}, {spelled(status.size_bytes, 'B')}, {events:,} events"
-    return [Check("ledger", State.OK, size), _recording(status), *_version(status, recorder), *_space(folder)], status
+    about_it = [_recording(status), *_version(status, recorder), *_space(folder)]
+    return [Check("ledger", State.OK, size), *integrity, *about_it], status
+
+
+def integrity_checks(folder: Path) -> list[Check]:
+    """Whether the ledger's files are as they were written, as far as their names and lengths tell.
+
+    Raises:
+        GpuledgerError: The folder holds something that is no ledger, or cannot be read.
+    """
+    found = examine(folder)
+    checks = []
+    if found.head == "new":
+        return []
+    if not found.is_sound:
+        wrong = [f"the head is {found.head}"] if found.head != "sound" else []
+        wrong += [f"gone or torn: {_files(len(found.unsound))}"] if found.unsound else []
+        wrong += [f"in no catalogue: {_files(len(found.uncatalogued))}"] if found.uncatalogued else []
+        details = tuple(f"{one.segment.path}: {one.reason}" for one in found.unsound[:DETAILS_MAX])
+        hint = "gpuledger verify --repair, or start the recorder, which does it too"
+        checks.append(Check("integrity", State.PROBLEM, ", ".join(wrong), hint, details))
+    if found.set_aside:
+        details = tuple(f"{one.name}: {one.reason}" for one in found.set_aside[:DETAILS_MAX])
+        hint = f"what is in {folder / 'quarantine'} is yours to keep or to remove"
+        checks.append(Check("quarantine", State.WARNING, f"set aside: {_files(len(found.set_aside))}", hint, details))
+    return checks or [Check("integrity", State.OK, "every file is there, 'gpuledger verify' reads them")]
+
+
+def _files(count: int) -> str:
+    return f"{count} file{'' if count == 1 else 's'}"
 
 
 def _newest_start(source: LocalSource) -> str | None:
