@@ -72,14 +72,15 @@ class Row:
 
     def put(self, answers: Answers) -> None:
         """Take, for each column, its value or the reason why it has none; a value takes the reason's place."""
-        absent = {column: reason for column, reason in answers.items() if isinstance(reason, AbsenceReason)}
         self.values.update(answers)
-        for column in absent:
-            del self.values[column]
-        if self.absence:
-            for column in answers.keys() - absent.keys():
+        if not self.absence.keys().isdisjoint(answers):
+            for column in answers:
                 self.absence.pop(column, None)
-        self.absence.update(absent)
+        if AbsenceReason in map(type, answers.values()):  # seldom, and in line: rows are made by the hundred a second
+            for column, answer in answers.items():
+                if isinstance(answer, AbsenceReason):
+                    self.absence[column] = answer
+                    del self.values[column]
 
     def fill(self, answers: Answers) -> None:
         """Take what has no value yet; a reason only in the place of one that says that there is no such reading."""
