@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -12,7 +13,9 @@ import msgspec
 from query.catalogue import Metric, find_metric
 from query.engine import Engine, Source, in_window, sql_text
 from query.errors import UnknownGpuError
+from query.resolutions import Resolution, RollupPlan, plan_rollups
 from query.windows import Window
+from store.rollup_cells import series_name
 
 STEPS_S = (
     1,
@@ -38,6 +41,7 @@ STEPS_S = (
     43_200,
 )
 DAY_S = 86_400
+COMMON_COLUMNS = ("seq", "observed_at", "boot_id", "interval_seconds", "counter_epoch", "gpu_index", "absence")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +53,10 @@ class TrendSeries:
             the kind has one series a host.
         series: Its identity: a GPU's UUID, a host's name.
         n: Number of samples (for a counter: of steps between them).
-        min, avg, p50, p95, max, last: Of the samples, in the metric's unit; percentiles are exact.
-        slope_per_hour: Slope of the least-squares line, units per hour; None with fewer than two samples.
+        min, avg, p50, p95, max, last: Of the samples, in the metric's unit. Percentiles are exact where the resolution
+            is raw, else within 1 %.
+        slope_per_hour: Slope of the least-squares line, units per hour; None with fewer than two samples. Where the
+            resolution is not raw it is that of the means of minutes or hours.
         increase: For a counter, how much it grew from its first to its last reading in the window, in its own unit;
             what it grew by while it wrapped or restarted is not known and not counted.
         coverage: Share of the window that its samples stand for, 0 to 1; None for what is not sampled.
@@ -62,8 +68,8 @@ class TrendSeries:
     n: int
     min: float
     avg: float
-    p50: float
-    p95: float
+    p50: float | None
+    p95: float | None
     max: float
     last: float
     slope_per_hour: float | None
@@ -82,6 +88,8 @@ class Trend:
         increase_unit: Sign of the unit of a counter's growth; empty for a gauge.
         meaning: What it says.
         window: The window that was asked for, resolved.
+        resolution: From what it was answered: `raw` events, or cells of a `minute` or an `hour` with the events that
+            are in none yet. See `query.resolutions`.
         step_s: Width of the buckets behind `points`.
         first_point_at: Beginning of the first bucket, aligned to the epoch, so it may begin before the window.
         coverage: Mean over the series; 0 where there are none, None for what is not sampled.
@@ -95,6 +103,7 @@ class Trend:
     increase_unit: str
     meaning: str
     window: Window
+    resolution: Resolution
     step_s: int
     first_point_at: datetime
     coverage: float | None
@@ -122,18 +131,28 @@ def trend(
     """
     wanted = find_metric(metric)
     step_s = bucket_width_s(window.seconds, points)
-    with source.engine([wanted.kind.name], start_us=window.start_us, end_us=window.end_us) as engine:
+    columns = (*COMMON_COLUMNS, *_keys(wanted), _name(wanted), wanted.column.name)
+    choose = partial(plan_rollups, window, step_s)
+    with source.rolled_engine(wanted.kind.name, window, choose, columns) as engine:
+        plan = engine.plan
         _check_gpus(engine, wanted, window, gpus)
-        rows = engine.query(_trend_sql(engine, wanted, gpus), **_parameters(window, gpus), step=step_s).to_pylist()
-        absent = {} if rows else _absent(engine, wanted, window, gpus)
+        rows = engine.query(
+            _trend_sql(engine, wanted, gpus), **_trend_parameters(engine, wanted, window, gpus), step=step_s
+        ).to_pylist()
+        absent = {} if rows or plan else _absent(engine, wanted, window, gpus)
+    if plan and not rows:
+        with source.engine([wanted.kind.name], start_us=window.start_us, end_us=window.end_us) as engine:
+            absent = _absent(engine, wanted, window, gpus)
     buckets = range(window.start_us // (step_s * 1_000_000), (window.end_us - 1) // (step_s * 1_000_000) + 1)
-    series = _all_series(wanted, rows, buckets, window)
+    answered_s = plan.seconds(window) if plan else window.seconds
+    series = _all_series(wanted, rows, buckets, answered_s)
     return Trend(
         metric=wanted.name,
         unit=wanted.unit,
         increase_unit=wanted.increase_unit,
         meaning=wanted.column.meaning,
         window=window,
+        resolution=plan.resolution if plan else "raw",
         step_s=step_s,
         first_point_at=datetime.fromtimestamp(buckets.start * step_s, window.start.tzinfo),
         coverage=_mean_coverage(wanted, series),
@@ -156,32 +175,98 @@ def _parameters(window: Window, gpus: Sequence[int]) -> dict[str, Any]:
     return {"start": window.start_us, "end": window.end_us, **({"gpus": list(gpus)} if gpus else {})}
 
 
+def _trend_parameters(engine: Engine, metric: Metric, window: Window, gpus: Sequence[int]) -> dict[str, Any]:
+    field = {"field": metric.column.name} if engine.plan else {}
+    return _parameters(window, gpus) | field | _plan_parameters(engine.plan, "rolled", "hours", "sketched")
+
+
+def _plan_parameters(plan: RollupPlan | None, *ranges: str) -> dict[str, int]:
+    if plan is None:
+        return {}
+    edges = {}
+    for name in ranges:
+        edges[f"{name}_from"], edges[f"{name}_to"] = getattr(plan, name)
+    return edges | {"upto_seq": plan.upto_seq}
+
+
 def _trend_sql(engine: Engine, metric: Metric, gpus: Sequence[int]) -> str:
-    keys = _keys(metric)
-    return sql_text("trend_of_counter" if metric.is_counter else "trend_of_gauge").format(
-        keys=", ".join(keys),
-        same_series=" and ".join(f"statistic.{key} is not distinct from point.{key}" for key in keys),
-        name=_NAMES.get(metric.kind.name, "host"),
-        value=metric.column.name,
-        interval=_interval(metric),
-        relation=engine.relation(metric.kind.name),
-        in_window=in_window(engine),
-        filter=_gpu_filter(engine, gpus),
-        p50=engine.quantile("value", 0.5),
-        p95=engine.quantile("value", 0.95),
-        hours=f"({engine.epoch_us('observed_at')} - {engine.parameter('start', 'int')}) / 3600000000.0",
-        bucket=engine.bucket("observed_at", engine.parameter("step", "int")),
-        epoch_us=engine.epoch_us("observed_at"),
-    )
+    text = "trend_of_counter" if metric.is_counter else "trend_of_gauge"
+    fragments = _fragments(engine, metric, gpus)
+    if engine.plan is None:
+        return sql_text(text).format(**fragments)
+    return sql_text(f"{text}_rolled").format(**fragments, **_rolled_fragments(engine, metric, gpus))
 
 
-_NAMES: Mapping[str, str] = {
-    "gpu_sample": "gpu_index",
-    "process_sample": "name",
-    "request": "operation",
-    "server_sample": "model",
-}
-"""The column that names a series for a person, where it is not the host."""
+def _fragments(engine: Engine, metric: Metric, gpus: Sequence[int]) -> dict[str, str]:
+    return {
+        "keys": ", ".join(_keys(metric)),
+        "same_series": _same_series(metric, "point"),
+        "name": _name(metric),
+        "value": metric.column.name,
+        "interval": _interval(metric),
+        "relation": engine.relation(metric.kind.name),
+        "in_window": in_window(engine),
+        "filter": _gpu_filter(engine, gpus),
+        "p50": engine.quantile("value", 0.5),
+        "p95": engine.quantile("value", 0.95),
+        "hours": f"({engine.epoch_us('observed_at')} - {engine.parameter('start', 'int')}) / 3600000000.0",
+        "bucket": engine.bucket("observed_at", engine.parameter("step", "int")),
+        "epoch_us": engine.epoch_us("observed_at"),
+    }
+
+
+def _rolled_fragments(engine: Engine, metric: Metric, gpus: Sequence[int]) -> dict[str, str]:
+    first_us, last_us = engine.epoch_us("first_at"), engine.epoch_us("last_at")
+    start = engine.parameter("start", "int")
+    tally = {"keys": ", ".join(_keys(metric)), "sketch_value": engine.sketch_value("bucket")}
+    return {
+        **_rolled_relations(engine, metric),
+        "field": engine.parameter("field", "text"),
+        "cell_filter": _gpu_filter(engine, gpus, "name"),
+        "cell_bucket": engine.bucket("begins_at", engine.parameter("step", "int")),
+        "cell_hours": f"(({first_us} + {last_us}) / 2.0 - {start}) / 3600000000.0",
+        "cell_hour": engine.bucket("begins_at", "3600"),
+        "hour": engine.bucket("observed_at", "3600"),
+        "first_us": first_us,
+        "last_us": last_us,
+        "start": start,
+        "sketch_bucket": engine.sketch_bucket("value"),
+        "in_sketched": _in_range(engine, "sketched"),
+        "percentile": sql_text("percentile_of_parts").format(**tally).rstrip(),
+        "percentiles": ", ".join(_interpolated(p) for p in ("p50", "p95")),
+        "same_percentile": _same_series(metric, "percentile"),
+    }
+
+
+def _rolled_relations(engine: Engine, metric: Metric) -> dict[str, str]:
+    rolled_from, rolled_to = (engine.parameter(f"rolled_{edge}", "time") for edge in ("from", "to"))
+    upto_seq = engine.parameter("upto_seq", "int")
+    return {
+        "minute_cells": engine.cells(metric.kind.name, "minute"),
+        "hour_cells": engine.cells(metric.kind.name, "hour"),
+        "in_minute_cells": f"{_in_range(engine, 'rolled')} and not ({_in_range(engine, 'hours')})",
+        "in_hour_cells": _in_range(engine, "hours"),
+        "not_rolled": f"(observed_at < {rolled_from} or observed_at >= {rolled_to} or seq > {upto_seq})",
+    }
+
+
+def _in_range(engine: Engine, name: str) -> str:
+    first, after = (engine.parameter(f"{name}_{edge}", "time") for edge in ("from", "to"))
+    return f"begins_at >= {first} and begins_at < {after}"
+
+
+def _interpolated(percentile: str) -> str:
+    """Between its neighbours, and within the extremes, which are exact."""
+    below, above = f"below_{percentile}", f"above_{percentile}"
+    return f"greatest(min, least(max, {below} + ({above} - {below}) * share_{percentile})) as {percentile}"
+
+
+def _same_series(metric: Metric, other: str) -> str:
+    return " and ".join(f"statistic.{key} is not distinct from {other}.{key}" for key in _keys(metric))
+
+
+def _name(metric: Metric) -> str:
+    return series_name(metric.kind)
 
 
 def _interval(metric: Metric) -> str:
@@ -198,8 +283,8 @@ def _keys(metric: Metric) -> tuple[str, ...]:
     return ("host", *metric.kind.series)
 
 
-def _gpu_filter(engine: Engine, gpus: Sequence[int]) -> str:
-    return f"gpu_index in (select unnest({engine.parameter('gpus', 'ints')}))" if gpus else "true"
+def _gpu_filter(engine: Engine, gpus: Sequence[int], column: str = "gpu_index") -> str:
+    return f"{column} in (select unnest({engine.parameter('gpus', 'ints')}))" if gpus else "true"
 
 
 def _check_gpus(engine: Engine, metric: Metric, window: Window, gpus: Sequence[int]) -> None:
@@ -207,8 +292,13 @@ def _check_gpus(engine: Engine, metric: Metric, window: Window, gpus: Sequence[i
         return
     if "gpu_index" not in metric.kind.by_name:
         raise UnknownGpuError(f"{metric.name} is not measured per GPU", "ask for it without a GPU")
-    sql = sql_text("gpu_indexes").format(relation=engine.relation(metric.kind.name), in_window=in_window(engine))
-    known = engine.query(sql, start=window.start_us, end=window.end_us)["gpu_index"].to_pylist()
+    places = {"relation": engine.relation(metric.kind.name), "in_window": in_window(engine)}
+    if engine.plan:
+        sql = sql_text("gpu_indexes_rolled").format(**places, **_rolled_relations(engine, metric))
+    else:
+        sql = sql_text("gpu_indexes").format(**places)
+    edges = _plan_parameters(engine.plan, "rolled", "hours")
+    known = engine.query(sql, **_parameters(window, ()), **edges)["gpu_index"].to_pylist()
     unknown = [gpu for gpu in gpus if gpu not in known]
     if unknown and known:
         names = ", ".join(map(str, known))
@@ -237,12 +327,12 @@ def _reason(reasons: str | None, column: str) -> str:
 
 
 def _all_series(
-    metric: Metric, rows: Sequence[Mapping[str, Any]], buckets: range, window: Window
+    metric: Metric, rows: Sequence[Mapping[str, Any]], buckets: range, answered_s: float
 ) -> tuple[TrendSeries, ...]:
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault(tuple(row[key] for key in _keys(metric)), []).append(row)
-    series = [_series(metric, group, buckets, window) for group in groups.values()]
+    series = [_series(metric, group, buckets, answered_s) for group in groups.values()]
     series.sort(key=lambda one: (int(one.label) if one.label.isdecimal() else math.inf, one.label, one.series))
     shared = {label for label, times in Counter(one.label for one in series).items() if times > 1}
     return tuple(
@@ -250,7 +340,7 @@ def _all_series(
     )
 
 
-def _series(metric: Metric, rows: Sequence[Mapping[str, Any]], buckets: range, window: Window) -> TrendSeries:
+def _series(metric: Metric, rows: Sequence[Mapping[str, Any]], buckets: range, answered_s: float) -> TrendSeries:
     first = rows[0]
     name = first["newest_name"] if metric.kind.series else None
     identity = (first[key] for key in metric.kind.series or ("host",))
@@ -261,14 +351,14 @@ def _series(metric: Metric, rows: Sequence[Mapping[str, Any]], buckets: range, w
         series=" ".join(str(part) for part in identity if part is not None),
         slope_per_hour=None if slope is None or math.isnan(slope) else slope,
         increase=first.get("increase"),
-        coverage=_coverage(metric, first["covered_seconds"], window),
+        coverage=_coverage(metric, first["covered_seconds"], answered_s),
         points=tuple(by_bucket.get(bucket) for bucket in buckets),
         **{figure: first[figure] for figure in ("n", "min", "avg", "p50", "p95", "max", "last")},
     )
 
 
-def _coverage(metric: Metric, covered_seconds: float, window: Window) -> float | None:
-    return min(1.0, covered_seconds / window.seconds) if metric.kind.expected_every_seconds else None
+def _coverage(metric: Metric, covered_seconds: float, answered_s: float) -> float | None:
+    return min(1.0, covered_seconds / answered_s) if metric.kind.expected_every_seconds else None
 
 
 def _mean_coverage(metric: Metric, series: Sequence[TrendSeries]) -> float | None:
