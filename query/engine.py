@@ -6,7 +6,7 @@ and the tail of the head, as one relation.
 """
 
 import contextlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -19,9 +19,11 @@ from query.resolutions import Range, RollupPlan
 from query.windows import Window
 from store.derivations import duckdb_columns
 from store.events import KINDS
-from store.rollup_cells import cell_schema
+from store.rollup_cells import cell_schema, series_name
 from store.sketch import GAMMA, LAST_BUCKET, LOG_GAMMA, OFFSET
 from store.snapshot import END_OF_TIME_US, KindSnapshot, LedgerReader, RollupExtent
+
+EVENTS_AT_ONCE_S = 12 * 3600  # the events of a longer window are not held in memory
 
 ParameterKind = Literal["time", "int", "ints", "text"]
 
@@ -76,49 +78,31 @@ class Source(Protocol):
     ) -> contextlib.AbstractContextManager[Engine]:
         """An engine that sees at least the events of `kinds` in [start_us, end_us), in one consistent picture."""
 
-    def rolled_engine(
-        self, kind: str, window: Window, choose: Choice, columns: Collection[str]
+    def trend_engine(
+        self, kind: str, field: str, window: Window, choose: Choice
     ) -> contextlib.AbstractContextManager[Engine]:
-        """The same for these columns of one kind, and its cells where the plan that `choose` gives has any."""
+        """The same for one field of one kind, and for its cells where the plan that `choose` gives has any."""
 
 
 class DuckEngine:
     """DuckDB over one snapshot of a local ledger.
 
     Args:
-        connection: A connection of its own; its temporary views are this question's.
-        snapshot: What it sees.
+        connection: A connection of its own; its temporary views and tables are this question's.
         plan: How its one kind is answered from rollups, if it is.
-        columns: The columns of it that are asked for; all where left out.
     """
 
     name = "duckdb"
 
-    def __init__(
-        self,
-        connection: duckdb.DuckDBPyConnection,
-        snapshot: Mapping[str, KindSnapshot],
-        plan: RollupPlan | None = None,
-        columns: Collection[str] | None = None,
-    ) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, plan: RollupPlan | None = None) -> None:
         self._connection = connection
         self.plan = plan
-        for kind, events in snapshot.items():
-            create_view(connection, kind, events, columns)
 
     def relation(self, kind: str) -> str:
         return kind
 
     def cells(self, kind: str, step: str) -> str:
         return f"_{kind}_{step}"
-
-    def add_cells(self, kind: str, step: str, files: Sequence[Path]) -> None:
-        """Publish the cells of these files as `cells(kind, step)`."""
-        name = self.cells(kind, step)
-        if files:
-            self._connection.execute(f"create temp view {name} as select * from {_parquet_scan(files)}")
-        else:
-            self._connection.register(name, cell_schema(KINDS[kind]).empty_table())
 
     def sketch_bucket(self, value: str) -> str:
         rank = f"least({LAST_BUCKET}, greatest(1, {OFFSET} + ceil(ln(abs({value})) / {LOG_GAMMA!r})))"
@@ -145,25 +129,61 @@ class DuckEngine:
         return self._connection.sql(sql, params=parameters).to_arrow_table()
 
 
-def create_view(
-    connection: duckdb.DuckDBPyConnection, kind: str, events: KindSnapshot, wanted: Collection[str] | None = None
-) -> None:
-    """Publish one kind as a temporary view with its declared columns, or the `wanted` of them, whatever the files have.
+def create_view(connection: duckdb.DuckDBPyConnection, kind: str, events: KindSnapshot) -> None:
+    """Publish one kind as a temporary view with its declared columns, whatever the files at hand have.
 
     A column that a file lacks is NULL in its rows; one that only a newer program declares is left out.
     """
+    columns = ", ".join(duckdb_columns(KINDS[kind]))
+    everything = _events_of(connection, kind, events, by_name=True)
+    connection.execute(f"create temp view {kind} as select {columns} from ({everything})")
+
+
+def _events_of(
+    connection: duckdb.DuckDBPyConnection, kind: str, events: KindSnapshot, *, by_name: bool, columns: str = "*"
+) -> str:
     tail_name = f"_{kind}_tail"
     connection.register(tail_name, events.tail)
-    sources = [f"select * from {tail_name}"]
+    sources = [f"select {columns} from {tail_name}"]
     if events.files:
-        sources.append(f"select * from {_parquet_scan(events.files)}")
-    columns = ", ".join(name for name in duckdb_columns(KINDS[kind]) if wanted is None or name in wanted)
-    connection.execute(f"create temp view {kind} as select {columns} from ({' union all by name '.join(sources)})")
+        sources.append(f"select {columns} from {_parquet_scan(events.files, by_name=by_name)}")
+    return " union all by name ".join(sources)
 
 
-def _parquet_scan(paths: Iterable[Path]) -> str:
+def _create_table(
+    connection: duckdb.DuckDBPyConnection, kind: str, events: KindSnapshot, columns: Sequence[str], window: Window
+) -> None:
+    """Publish the events of a window as a temporary table of these columns: its files are opened once.
+
+    A view is opened anew wherever a question names it, and once more to be bound: with the 30 files of an hour that is
+    not compacted yet a trend took four times as long. Files that lack none of the columns need not be compared by
+    name, which opens them a second time.
+    """
+    names = ", ".join(columns)
+    condition = (
+        f"observed_at >= make_timestamptz({window.start_us}) and observed_at < make_timestamptz({window.end_us})"
+    )
+    try:
+        everything = _events_of(connection, kind, events, by_name=False, columns=names)
+        connection.execute(f"create temp table {kind} as select {names} from ({everything}) where {condition}")
+    except duckdb.Error:  # a file lacks a column
+        everything = _events_of(connection, kind, events, by_name=True)
+        connection.execute(f"create temp table {kind} as select {names} from ({everything}) where {condition}")
+
+
+def _create_cells(
+    connection: duckdb.DuckDBPyConnection, name: str, kind: str, field: str, files: Sequence[Path]
+) -> None:
+    if not files:
+        connection.register(name, cell_schema(KINDS[kind]).empty_table())
+        return
+    scan = _parquet_scan(files, by_name=True)
+    connection.execute(f"create temp table {name} as select * from {scan} where field = $field", {"field": field})
+
+
+def _parquet_scan(paths: Iterable[Path], *, by_name: bool) -> str:
     names = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
-    return f"read_parquet([{names}], union_by_name = true, hive_partitioning = false)"
+    return f"read_parquet([{names}], union_by_name = {by_name}, hive_partitioning = false)"
 
 
 class LocalSource:
@@ -176,6 +196,7 @@ class LocalSource:
         self.folder = folder
         self._database = duckdb.connect(":memory:")
         self._database.execute("set global TimeZone = 'UTC'")  # global, or the questions' cursors have the host's
+        self._database.execute("set global parquet_metadata_cache = true")  # a file under its name never changes
 
     @contextlib.contextmanager
     def engine(self, kinds: Iterable[str], *, start_us: int = 0, end_us: int = END_OF_TIME_US) -> Iterator[DuckEngine]:
@@ -183,15 +204,15 @@ class LocalSource:
             snapshot = reader.snapshot(kinds, start_us=start_us, end_us=end_us)
         connection = self._database.cursor()
         try:
-            yield DuckEngine(connection, snapshot)
+            for kind, events in snapshot.items():
+                create_view(connection, kind, events)
+            yield DuckEngine(connection)
         finally:
             connection.close()
 
     @contextlib.contextmanager
-    def rolled_engine(
-        self, kind: str, window: Window, choose: Choice, columns: Collection[str]
-    ) -> Iterator[DuckEngine]:
-        span = (window.start_us, window.end_us)
+    def trend_engine(self, kind: str, field: str, window: Window, choose: Choice) -> Iterator[DuckEngine]:
+        span, columns = (window.start_us, window.end_us), _trend_columns(kind, field)
         with LedgerReader(self.folder) as reader, reader.one_picture():
             plan = choose(reader.rollup_extent(kind))
             if plan is None:
@@ -201,9 +222,13 @@ class LocalSource:
             files = {step: _files(reader, kind, step, ranges) for step, ranges in (plan.cells if plan else {}).items()}
         connection = self._database.cursor()
         try:
-            engine = DuckEngine(connection, {kind: events}, plan, columns)
+            engine = DuckEngine(connection, plan)
+            if plan is None and window.seconds > EVENTS_AT_ONCE_S:
+                create_view(connection, kind, events)
+            else:
+                _create_table(connection, kind, events, columns, window)
             for step, paths in files.items():
-                engine.add_cells(kind, step, paths)
+                _create_cells(connection, engine.cells(kind, step), kind, field, paths)
             yield engine
         finally:
             connection.close()
@@ -213,6 +238,14 @@ class LocalSource:
 
     def close(self) -> None:
         self._database.close()
+
+
+def _trend_columns(kind: str, field: str) -> tuple[str, ...]:
+    """What a trend of one field asks of the events."""
+    declared = KINDS[kind]
+    common = ("seq", "observed_at", "host", "boot_id", "interval_seconds", "counter_epoch", "gpu_index", "absence")
+    names = (*(name for name in common if name in declared.by_name), *declared.series, series_name(declared), field)
+    return tuple(dict.fromkeys(names))
 
 
 def _files(reader: LedgerReader, kind: str, step: str, ranges: Iterable[Range]) -> list[Path]:

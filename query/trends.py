@@ -41,7 +41,6 @@ STEPS_S = (
     43_200,
 )
 DAY_S = 86_400
-COMMON_COLUMNS = ("seq", "observed_at", "boot_id", "interval_seconds", "counter_epoch", "gpu_index", "absence")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,19 +129,15 @@ def trend(
         UnknownGpuError: The window has no such GPU.
     """
     wanted = find_metric(metric)
+    if gpus and "gpu_index" not in wanted.kind.by_name:
+        raise UnknownGpuError(f"{wanted.name} is not measured per GPU", "ask for it without a GPU")
     step_s = bucket_width_s(window.seconds, points)
-    columns = (*COMMON_COLUMNS, *_keys(wanted), _name(wanted), wanted.column.name)
     choose = partial(plan_rollups, window, step_s)
-    with source.rolled_engine(wanted.kind.name, window, choose, columns) as engine:
+    with source.trend_engine(wanted.kind.name, wanted.column.name, window, choose) as engine:
         plan = engine.plan
-        _check_gpus(engine, wanted, window, gpus)
-        rows = engine.query(
-            _trend_sql(engine, wanted, gpus), **_trend_parameters(engine, wanted, window, gpus), step=step_s
-        ).to_pylist()
-        absent = {} if rows or plan else _absent(engine, wanted, window, gpus)
-    if plan and not rows:
-        with source.engine([wanted.kind.name], start_us=window.start_us, end_us=window.end_us) as engine:
-            absent = _absent(engine, wanted, window, gpus)
+        parameters = _trend_parameters(engine, wanted, window, gpus)
+        rows = engine.query(_trend_sql(engine, wanted, gpus), **parameters, step=step_s).to_pylist()
+    absent = _why_less(source, wanted, window, gpus, rows)
     buckets = range(window.start_us // (step_s * 1_000_000), (window.end_us - 1) // (step_s * 1_000_000) + 1)
     answered_s = plan.seconds(window) if plan else window.seconds
     series = _all_series(wanted, rows, buckets, answered_s)
@@ -287,18 +282,25 @@ def _gpu_filter(engine: Engine, gpus: Sequence[int], column: str = "gpu_index") 
     return f"{column} in (select unnest({engine.parameter('gpus', 'ints')}))" if gpus else "true"
 
 
+def _why_less(
+    source: Source, metric: Metric, window: Window, gpus: Sequence[int], rows: Sequence[Mapping[str, Any]]
+) -> dict[str, int]:
+    """Where there is no row, why: reason to number of events.
+
+    Raises:
+        UnknownGpuError: A GPU that was asked for is not in the events.
+    """
+    if rows and set(gpus) <= {row["newest_name"] for row in rows}:
+        return {}
+    with source.engine([metric.kind.name], start_us=window.start_us, end_us=window.end_us) as engine:
+        if gpus:
+            _check_gpus(engine, metric, window, gpus)
+        return {} if rows else _absent(engine, metric, window, gpus)
+
+
 def _check_gpus(engine: Engine, metric: Metric, window: Window, gpus: Sequence[int]) -> None:
-    if not gpus:
-        return
-    if "gpu_index" not in metric.kind.by_name:
-        raise UnknownGpuError(f"{metric.name} is not measured per GPU", "ask for it without a GPU")
-    places = {"relation": engine.relation(metric.kind.name), "in_window": in_window(engine)}
-    if engine.plan:
-        sql = sql_text("gpu_indexes_rolled").format(**places, **_rolled_relations(engine, metric))
-    else:
-        sql = sql_text("gpu_indexes").format(**places)
-    edges = _plan_parameters(engine.plan, "rolled", "hours")
-    known = engine.query(sql, **_parameters(window, ()), **edges)["gpu_index"].to_pylist()
+    sql = sql_text("gpu_indexes").format(relation=engine.relation(metric.kind.name), in_window=in_window(engine))
+    known = engine.query(sql, start=window.start_us, end=window.end_us)["gpu_index"].to_pylist()
     unknown = [gpu for gpu in gpus if gpu not in known]
     if unknown and known:
         names = ", ".join(map(str, known))

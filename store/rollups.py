@@ -302,21 +302,28 @@ class _Update:
         names = needed_columns(self._kind)
         schema = pa.schema([arrow_schema(self._kind).field(name) for name in names])
         tables = [schema.empty_table()]
-        for one in self._sealed("last_observed_at_us >= ? and first_observed_at_us < ?", hour, hour + HOUR_US):
-            for batch in self._batches(one, names):
+        span = (hour, hour + HOUR_US)
+        for one in self._sealed("last_observed_at_us >= ? and first_observed_at_us < ?", *span):
+            for batch in self._batches(one, names, span):
                 time_us = batch["observed_at"].cast(pa.int64())
                 is_of_hour = pc.and_(pc.greater_equal(time_us, hour), pc.less(time_us, hour + HOUR_US))
                 is_wanted = pc.and_(is_of_hour, pc.less_equal(batch["seq"], upto_seq))
                 tables.append(_with_schema(batch.filter(is_wanted), schema))
         return pa.concat_tables(tables).combine_chunks()
 
-    def _batches(self, sealed: _Sealed, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """The columns of a segment, a bounded number of rows at a time; nothing of one that cannot be read."""
+    def _batches(
+        self, sealed: _Sealed, names: Sequence[str], span: tuple[int, int] = (-(2**62), 2**62)
+    ) -> Iterator[pa.RecordBatch]:
+        """The columns of a segment, a bounded number of rows at a time, at least those observed in `span`.
+
+        Nothing of a segment that cannot be read: it is damaged or was set aside, which costs its own events.
+        """
         try:
             with pq.ParquetFile(self._folder / sealed.path, pre_buffer=False) as file:
                 present = [name for name in names if name in file.schema_arrow.names]
-                yield from file.iter_batches(batch_size=32_768, columns=present, use_threads=False)
-        except (OSError, pa.ArrowInvalid) as error:  # set aside by a recovery, or damaged: it costs its own events
+                groups = [number for number in range(file.num_row_groups) if _may_meet(file.metadata, number, span)]
+                yield from file.iter_batches(32_768, row_groups=groups, columns=present, use_threads=False)
+        except (OSError, pa.ArrowInvalid) as error:
             self._result.unreadable[sealed.path] = str(error)
 
     def _held_count(self, hour: int) -> int:
@@ -437,6 +444,17 @@ class _Update:
 
 def _hour_of(time_us: int) -> int:
     return time_us // HOUR_US * HOUR_US
+
+
+def _may_meet(metadata: pq.FileMetaData, row_group: int, span: tuple[int, int]) -> bool:
+    """Whether a row group may hold events observed in [from, to): by its statistics, where it has them."""
+    group = metadata.row_group(row_group)
+    column = metadata.schema.names.index("observed_at")
+    extremes = group.column(column).statistics
+    if extremes is None or not extremes.has_min_max:
+        return True
+    first_us, last_us = (round(extreme.timestamp() * 1e6) for extreme in (extremes.min, extremes.max))
+    return first_us < span[1] and last_us >= span[0]
 
 
 def _edges(reach: Reach | None) -> tuple[int, int]:

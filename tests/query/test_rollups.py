@@ -1,21 +1,13 @@
 """Trends from rollups equal those from the events, wherever both can answer."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from query import resolutions, trends
-from query.resolutions import plan_rollups
 from query.trends import Trend, TrendSeries, trend
 from store.events import Event
-from store.rollups import rebuild_rollups, update_rollups
-from store.sealing import seal
+from store.rollups import update_rollups
 from store.sketch import RELATIVE_ERROR
 
 HOUR_S = 3600
