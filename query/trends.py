@@ -222,6 +222,7 @@ def _rolled_fragments(engine: Engine, metric: Metric, gpus: Sequence[int]) -> di
         "cell_hours": f"(({first_us} + {last_us}) / 2.0 - {start}) / 3600000000.0",
         "cell_hour": engine.bucket("begins_at", "3600"),
         "hour": engine.bucket("observed_at", "3600"),
+        "minute": engine.bucket("observed_at", "60"),
         "first_us": first_us,
         "last_us": last_us,
         "start": start,

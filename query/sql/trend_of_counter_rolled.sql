@@ -1,15 +1,32 @@
 -- Trend of one counter over a long window: from its runs per minute and per hour, and the events that are in none.
--- The same rows as of trend_of_counter. An event is a run of one reading. What a counter grew by within a run is known;
--- the step from one run to the next is taken here, by the same rules. A sketch holds the rates within its hour.
-with run as (
-    select {keys}, boot_id, counter_epoch, {name} as name, seq as first_seq, seq as last_seq,
-           {epoch_us} as first_us, {epoch_us} as last_us, {hour} as hour, true as is_event,
-           cast({value} as decimal(38, 3)) as first_reading, cast({value} as decimal(38, 3)) as last_reading,
-           {interval} as covered_seconds, 0 as n, cast(0 as double) as minimum, cast(0 as double) as maximum,
-           cast(0 as double) as total, cast(0 as double) as last, cast(0 as double) as elapsed_seconds,
-           {bucket} as bucket
+-- The same rows as of trend_of_counter. The events make runs of a minute, too. What a counter grew by within a run is
+-- known; the step from one run to the next is taken here, by the same rules. A sketch holds the rates within its hour.
+with reading as (
+    select {keys}, boot_id, counter_epoch, {name} as name, seq, observed_at, {interval} as interval_seconds,
+           {minute} as minute, {value} as total, lag({value}) over step as total_before,
+           {epoch_us} as time_us, lag({epoch_us}) over step as time_us_before
     from {relation}
     where {in_window} and {not_rolled} and {filter} and {value} is not null
+    window step as (partition by {keys}, boot_id, counter_epoch, {minute} order by observed_at, seq)
+),
+sample as (
+    select *,
+           total >= total_before and time_us > time_us_before as is_step,
+           case when is_step then (total - total_before) / 1.0 end as grown,
+           case when is_step then (time_us - time_us_before) / 1000000.0 end as took_seconds,
+           grown / took_seconds as value
+    from reading
+),
+run as (
+    select {keys}, boot_id, counter_epoch, name, min(seq) as first_seq, max(seq) as last_seq,
+           min(time_us) as first_us, max(time_us) as last_us, min({hour}) as hour, true as is_event,
+           cast(min_by(total, (observed_at, seq)) as decimal(38, 3)) as first_reading,
+           cast(max_by(total, (observed_at, seq)) as decimal(38, 3)) as last_reading,
+           sum(interval_seconds) as covered_seconds, count(value) as n, min(value) as minimum, max(value) as maximum,
+           coalesce(sum(grown), 0.0) as total, max_by(value, (observed_at, seq)) as last,
+           coalesce(sum(took_seconds), 0.0) as elapsed_seconds, {bucket} as bucket
+    from sample
+    group by {keys}, boot_id, counter_epoch, name, minute, bucket
     union all
     select {keys}, boot_id, counter_epoch, name, first_seq, last_seq,
            {first_us} as first_us, {last_us} as last_us, {cell_hour} as hour, false as is_event,
@@ -80,6 +97,11 @@ part as (
     select {keys}, {sketch_bucket} as bucket, 1 as n
     from between_runs
     where is_event or is_event_before or hour <> hour_before
+    union all
+    select {keys}, {sketch_bucket} as bucket, count(*) as n
+    from sample
+    where value is not null
+    group by {keys}, bucket
 ),
 {percentile}
 select statistic.*, {percentiles}, bucket, bucket_value
