@@ -6,6 +6,7 @@ and the tail of the head, as one relation.
 """
 
 import contextlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
@@ -20,7 +21,7 @@ from query.windows import Window
 from store.derivations import duckdb_columns
 from store.events import KINDS
 from store.rollup_cells import cell_schema, series_name
-from store.sketch import GAMMA, LAST_BUCKET, LOG_GAMMA, OFFSET
+from store.sketch import LAST_BUCKET, LOG_GAMMA, OFFSET
 from store.snapshot import END_OF_TIME_US, KindSnapshot, LedgerReader, RollupExtent
 
 EVENTS_AT_ONCE_S = 12 * 3600  # the events of a longer window are not held in memory
@@ -48,9 +49,6 @@ class Engine(Protocol):
     def sketch_bucket(self, value: str) -> str:
         """The bucket of a sketch (`store.sketch`) that a value falls into."""
 
-    def sketch_value(self, bucket: str) -> str:
-        """The value that stands for a bucket of a sketch."""
-
     def quantile(self, value: str, share: float) -> str:
         """The exact quantile of an expression, interpolated between neighbours."""
 
@@ -64,6 +62,12 @@ class Engine(Protocol):
         """The place of a bound value; a `time` is bound as microseconds since the epoch."""
 
     def query(self, sql: str, **parameters: Any) -> pa.Table: ...
+
+    def rows(self, sql: str, **parameters: Any) -> list[dict[str, Any]]:
+        """The answer as rows: for a small one without times in it, which is faster so."""
+
+    def used(self, sql: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of the parameters that a text names."""
 
 
 Choice = Callable[[RollupExtent | None], RollupPlan | None]
@@ -108,10 +112,6 @@ class DuckEngine:
         rank = f"least({LAST_BUCKET}, greatest(1, {OFFSET} + ceil(ln(abs({value})) / {LOG_GAMMA!r})))"
         return f"(case when {value} = 0 then 0 else cast(sign({value}) * {rank} as integer) end)"
 
-    def sketch_value(self, bucket: str) -> str:
-        value = f"sign({bucket}) * exp((abs({bucket}) - {OFFSET}) * {LOG_GAMMA!r}) * {2 / (GAMMA + 1)!r}"
-        return f"(case when {bucket} = 0 then 0.0 else {value} end)"
-
     def quantile(self, value: str, share: float) -> str:
         return f"quantile_cont({value}, {share})"
 
@@ -127,6 +127,16 @@ class DuckEngine:
 
     def query(self, sql: str, **parameters: Any) -> pa.Table:
         return self._connection.sql(sql, params=parameters).to_arrow_table()
+
+    def rows(self, sql: str, **parameters: Any) -> list[dict[str, Any]]:
+        # Not by `sql`: the relation it makes is planned twice, which takes longer than to run it.
+        found = self._connection.execute(sql, parameters)
+        names = [str(column[0]) for column in found.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+    def used(self, sql: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        named = set(re.findall(r"\$(\w+)", sql))
+        return {name: value for name, value in parameters.items() if name in named}
 
 
 def create_view(connection: duckdb.DuckDBPyConnection, kind: str, events: KindSnapshot) -> None:

@@ -13,7 +13,8 @@ import msgspec
 from query.catalogue import Metric, find_metric
 from query.engine import Engine, Source, in_window, sql_text
 from query.errors import UnknownGpuError
-from query.resolutions import Resolution, RollupPlan, plan_rollups
+from query.resolutions import Resolution, plan_rollups
+from query.rolled_trends import plan_fragments, plan_parameters, rolled_rows
 from query.windows import Window
 from store.rollup_cells import series_name
 
@@ -135,8 +136,7 @@ def trend(
     choose = partial(plan_rollups, window, step_s)
     with source.trend_engine(wanted.kind.name, wanted.column.name, window, choose) as engine:
         plan = engine.plan
-        parameters = _trend_parameters(engine, wanted, window, gpus)
-        rows = engine.query(_trend_sql(engine, wanted, gpus), **parameters, step=step_s).to_pylist()
+        rows = _rows(engine, wanted, window, gpus, step_s)
     absent = _why_less(source, wanted, window, gpus, rows)
     buckets = range(window.start_us // (step_s * 1_000_000), (window.end_us - 1) // (step_s * 1_000_000) + 1)
     answered_s = plan.seconds(window) if plan else window.seconds
@@ -170,32 +170,24 @@ def _parameters(window: Window, gpus: Sequence[int]) -> dict[str, Any]:
     return {"start": window.start_us, "end": window.end_us, **({"gpus": list(gpus)} if gpus else {})}
 
 
-def _trend_parameters(engine: Engine, metric: Metric, window: Window, gpus: Sequence[int]) -> dict[str, Any]:
-    field = {"field": metric.column.name} if engine.plan else {}
-    return _parameters(window, gpus) | field | _plan_parameters(engine.plan, "rolled", "hours", "sketched")
-
-
-def _plan_parameters(plan: RollupPlan | None, *ranges: str) -> dict[str, int]:
-    if plan is None:
-        return {}
-    edges = {}
-    for name in ranges:
-        edges[f"{name}_from"], edges[f"{name}_to"] = getattr(plan, name)
-    return edges | {"upto_seq": plan.upto_seq}
-
-
-def _trend_sql(engine: Engine, metric: Metric, gpus: Sequence[int]) -> str:
-    text = "trend_of_counter" if metric.is_counter else "trend_of_gauge"
+def _rows(
+    engine: Engine, metric: Metric, window: Window, gpus: Sequence[int], step_s: int
+) -> Sequence[Mapping[str, Any]]:
+    """One row per series and bucket, with the figures of the series in each."""
+    parameters = _parameters(window, gpus) | {"step": step_s}
     fragments = _fragments(engine, metric, gpus)
     if engine.plan is None:
-        return sql_text(text).format(**fragments)
-    return sql_text(f"{text}_rolled").format(**fragments, **_rolled_fragments(engine, metric, gpus))
+        text = sql_text("trend_of_counter" if metric.is_counter else "trend_of_gauge")
+        return engine.rows(text.format(**fragments), **parameters)
+    fragments |= plan_fragments(engine, metric.kind.name) | {"cell_filter": _gpu_filter(engine, gpus, "name")}
+    parameters |= plan_parameters(engine.plan)
+    return rolled_rows(engine, _keys(metric), fragments, parameters, is_counter=metric.is_counter)
 
 
 def _fragments(engine: Engine, metric: Metric, gpus: Sequence[int]) -> dict[str, str]:
     return {
         "keys": ", ".join(_keys(metric)),
-        "same_series": _same_series(metric, "point"),
+        "same_series": " and ".join(f"statistic.{key} is not distinct from point.{key}" for key in _keys(metric)),
         "name": _name(metric),
         "value": metric.column.name,
         "interval": _interval(metric),
@@ -208,57 +200,6 @@ def _fragments(engine: Engine, metric: Metric, gpus: Sequence[int]) -> dict[str,
         "bucket": engine.bucket("observed_at", engine.parameter("step", "int")),
         "epoch_us": engine.epoch_us("observed_at"),
     }
-
-
-def _rolled_fragments(engine: Engine, metric: Metric, gpus: Sequence[int]) -> dict[str, str]:
-    first_us, last_us = engine.epoch_us("first_at"), engine.epoch_us("last_at")
-    start = engine.parameter("start", "int")
-    tally = {"keys": ", ".join(_keys(metric)), "sketch_value": engine.sketch_value("bucket")}
-    return {
-        **_rolled_relations(engine, metric),
-        "field": engine.parameter("field", "text"),
-        "cell_filter": _gpu_filter(engine, gpus, "name"),
-        "cell_bucket": engine.bucket("begins_at", engine.parameter("step", "int")),
-        "cell_hours": f"(({first_us} + {last_us}) / 2.0 - {start}) / 3600000000.0",
-        "cell_hour": engine.bucket("begins_at", "3600"),
-        "hour": engine.bucket("observed_at", "3600"),
-        "minute": engine.bucket("observed_at", "60"),
-        "first_us": first_us,
-        "last_us": last_us,
-        "start": start,
-        "sketch_bucket": engine.sketch_bucket("value"),
-        "in_sketched": _in_range(engine, "sketched"),
-        "percentile": sql_text("percentile_of_parts").format(**tally).rstrip(),
-        "percentiles": ", ".join(_interpolated(p) for p in ("p50", "p95")),
-        "same_percentile": _same_series(metric, "percentile"),
-    }
-
-
-def _rolled_relations(engine: Engine, metric: Metric) -> dict[str, str]:
-    rolled_from, rolled_to = (engine.parameter(f"rolled_{edge}", "time") for edge in ("from", "to"))
-    upto_seq = engine.parameter("upto_seq", "int")
-    return {
-        "minute_cells": engine.cells(metric.kind.name, "minute"),
-        "hour_cells": engine.cells(metric.kind.name, "hour"),
-        "in_minute_cells": f"{_in_range(engine, 'rolled')} and not ({_in_range(engine, 'hours')})",
-        "in_hour_cells": _in_range(engine, "hours"),
-        "not_rolled": f"(observed_at < {rolled_from} or observed_at >= {rolled_to} or seq > {upto_seq})",
-    }
-
-
-def _in_range(engine: Engine, name: str) -> str:
-    first, after = (engine.parameter(f"{name}_{edge}", "time") for edge in ("from", "to"))
-    return f"begins_at >= {first} and begins_at < {after}"
-
-
-def _interpolated(percentile: str) -> str:
-    """Between its neighbours, and within the extremes, which are exact."""
-    below, above = f"below_{percentile}", f"above_{percentile}"
-    return f"greatest(min, least(max, {below} + ({above} - {below}) * share_{percentile})) as {percentile}"
-
-
-def _same_series(metric: Metric, other: str) -> str:
-    return " and ".join(f"statistic.{key} is not distinct from {other}.{key}" for key in _keys(metric))
 
 
 def _name(metric: Metric) -> str:

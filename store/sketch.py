@@ -12,6 +12,7 @@ What is nearer to zero than 2.7e-36 shares the outermost bucket of its sign. NaN
 """
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,3 +41,25 @@ def value_of(bucket: int) -> float:
     if not bucket:
         return 0.0
     return math.copysign(2 * GAMMA ** (abs(bucket) - OFFSET) / (GAMMA + 1), bucket)
+
+
+def quantile(counts: Mapping[int, int], share: float) -> float | None:
+    """A quantile of the values whose buckets were counted, interpolated between its neighbours; None of nothing.
+
+    Where both neighbours have one sign it is within `RELATIVE_ERROR` of the exact one.
+    """
+    if not counts:
+        return None
+    rank = share * (sum(counts.values()) - 1)
+    below, above = _value_at(counts, math.floor(rank)), _value_at(counts, math.ceil(rank))
+    return below + (above - below) * (rank - math.floor(rank))
+
+
+def _value_at(counts: Mapping[int, int], rank: int) -> float:
+    """The value at a rank, counted from 0 in the order of the values."""
+    upto = 0
+    for bucket in sorted(counts):
+        upto += counts[bucket]
+        if upto > rank:
+            return value_of(bucket)
+    raise ValueError(f"there are only {upto} values")
