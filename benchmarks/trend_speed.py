@@ -116,7 +116,7 @@ def _array(values: object, wanted: pa.DataType) -> pa.Array:
 
 
 def make_ledger(folder: Path, days: int) -> None:
-    """Closed days as one file each, today's hours as one each, the last hour as two minutes each, two minutes of tail."""
+    """A file for each closed day, hour of today and two minutes of this hour; two minutes of tail."""
     with Ledger(folder, host="node", boot_id="boot-1") as ledger:
         ledger.append([])
     today = NOW.replace(hour=0, minute=0)
@@ -223,14 +223,14 @@ def roll_up(folder: Path) -> None:
         now_us = round(now.timestamp() * 1e6)
         command = f"{CHILD}print(update_rollups(Path(sys.argv[1]), now_us={now_us}, hours_max=10**6).hours_made)"
         before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-        measured = f"{command}; import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+        measured = f"{command}; print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"
         done = subprocess.run([sys.executable, "-c", measured, str(folder)], capture_output=True, text=True, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        hours, resident_mib = done.stdout.split()
+        hours, resident_kib = map(int, done.stdout.split())
         print(
             f"roll up {what}: {hours} hours, {cpu_s:.2f} s of CPU, {time.perf_counter() - begun:.1f} s,"
-            f" {resident_mib} MiB resident at most"
+            f" {resident_kib / 1024:.0f} MiB resident at most"
         )
 
 

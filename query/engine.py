@@ -20,7 +20,7 @@ from query.resolutions import Range, RollupPlan
 from query.windows import Window
 from store.derivations import duckdb_columns
 from store.events import KINDS
-from store.rollup_cells import cell_schema, series_name
+from store.rollup_cells import cell_columns, cell_schema, series_name
 from store.sketch import LAST_BUCKET, LOG_GAMMA, OFFSET
 from store.snapshot import END_OF_TIME_US, KindSnapshot, LedgerReader, RollupExtent
 
@@ -44,7 +44,7 @@ class Engine(Protocol):
         """What to select the events of `kind` from."""
 
     def cells(self, kind: str, step: str) -> str:
-        """What to select the cells of a `minute` or an `hour` from, where there is a plan."""
+        """What to select the cells of a `minute` or an `hour` from, where there is a plan: those of its one field."""
 
     def sketch_bucket(self, value: str) -> str:
         """The bucket of a sketch (`store.sketch`) that a value falls into."""
@@ -187,8 +187,12 @@ def _create_cells(
     if not files:
         connection.register(name, cell_schema(KINDS[kind]).empty_table())
         return
+    declared = KINDS[kind].by_name[field]
+    columns = ", ".join(cell_columns(KINDS[kind], declared, with_sketch=name.endswith("_hour")))
     scan = _parquet_scan(files, by_name=True)
-    connection.execute(f"create temp table {name} as select * from {scan} where field = $field", {"field": field})
+    connection.execute(
+        f"create temp table {name} as select {columns} from {scan} where field = $field", {"field": field}
+    )
 
 
 def _parquet_scan(paths: Iterable[Path], *, by_name: bool) -> str:

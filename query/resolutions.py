@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from query.windows import Window
+from store.sketch import RELATIVE_ERROR
 from store.snapshot import RollupExtent
 
 Resolution = Literal["raw", "minute", "hour"]
@@ -107,3 +108,10 @@ def _outward(window: Window, extent: RollupExtent, unit_us: int) -> Range:
 
 def _nothing(after: Range) -> Range:
     return after[1], after[1]
+
+
+def resolution_words(resolution: Resolution) -> str:
+    """What an answer was made from, for a person."""
+    if resolution == "raw":
+        return "from every sample"
+    return f"from rollups per {resolution}, p50 and p95 within {100 * RELATIVE_ERROR:g} %"

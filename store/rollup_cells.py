@@ -87,6 +87,14 @@ def cell_schema(kind: Kind) -> pa.Schema:
     return pa.schema([pa.field("field", pa.string()), *keys, name, *(pa.field(*one) for one in _MEASURES)])
 
 
+def cell_columns(kind: Kind, column: Field, *, with_sketch: bool) -> tuple[str, ...]:
+    """The columns of the cells of one field that are not NULL."""
+    of_counters = ("boot_id", "counter_epoch", "first_seq", "elapsed_seconds", "first_reading", "last_reading")
+    left_out = {"field"} | (set() if column.instrument == "counter" else set(of_counters))
+    left_out |= set() if with_sketch else {"sketch"}
+    return tuple(name for name in cell_schema(kind).names if name not in left_out)
+
+
 def needed_columns(kind: Kind) -> tuple[str, ...]:
     """The columns of the events from which cells are made."""
     interval = ("interval_seconds",) if "interval_seconds" in kind.by_name else ()

@@ -19,7 +19,7 @@ from store.files import publish_file
 from store.rollup_cells import HOUR_S, STEPS_S, cell_schema
 
 ZSTD_LEVEL = 3
-ROW_GROUP_ROWS = 20_000  # a metric of 8 GPUs is 11,520 rows a day per minute, 5,952 a month per hour
+ROW_GROUP_ROWS_MIN = 4_000  # a metric of 8 GPUs is 11,520 rows a day per minute, 5,952 a month per hour
 CELLS_AT_ONCE = {"minute": 120_000, "hour": 40_000}  # about 20 MB each: an hour's cells bear sketches
 HOUR_US = HOUR_S * 1_000_000
 _FOOTER_PREFIX = "gpuledger."
@@ -104,7 +104,8 @@ def _write(
             if cells.num_rows:
                 cells = cells.sort_by([(name, "ascending") for name in _order(kind)])
                 written.count(cells, file.step)
-                writer.write_table(cells, row_group_size=ROW_GROUP_ROWS)
+                for begins, ends in _row_group_edges(cells["field"]):
+                    writer.write_table(cells.slice(begins, ends - begins), row_group_size=ends - begins)
         writer.add_key_value_metadata(_footer_texts(file, footer))
 
 
@@ -124,6 +125,18 @@ def _encodings(schema: pa.Schema) -> dict[str, object]:
         "column_encoding": encodings,
         "use_dictionary": [field.name for field in schema if field.name not in encodings and field.name != "sketch"],
     }
+
+
+def _row_group_edges(fields: pa.ChunkedArray) -> Iterator[tuple[int, int]]:
+    """Where row groups begin and end: with a field, so that the one asked for is read alone, unless it is small."""
+    begins = ends = 0
+    for run in pc.run_end_encode(fields.combine_chunks()).run_ends.to_pylist():
+        ends = run
+        if ends - begins >= ROW_GROUP_ROWS_MIN:
+            yield begins, ends
+            begins = ends
+    if begins < ends:
+        yield begins, ends
 
 
 def _batches_of_fields(parts: Sequence[Part], cells_max: int) -> Iterator[list[str]]:

@@ -18,7 +18,6 @@ the rollups: an hour of which events are gone is added to, not made anew.
 
 import fcntl
 import os
-import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -57,7 +56,8 @@ class RollupResult:
         hours_added_to: Hours that got late events and whose own events are no longer all there.
         hours_kept: With a rebuild, hours that stay as they are because their events are no longer all there.
         event_count: Events read.
-        unreadable: Segments that could not be read, with the reason.
+        unreadable: Segments and rollups that could not be read, with the reason.
+        is_ours: Whether it was done; False where another process is at it.
     """
 
     hours_made: int = 0
@@ -65,6 +65,7 @@ class RollupResult:
     hours_kept: int = 0
     event_count: int = 0
     unreadable: dict[str, str] = field(default_factory=dict)
+    is_ours: bool = True
 
 
 def update_rollups(folder: Path, *, now_us: int | None = None, hours_max: int = HOURS_MAX) -> RollupResult:
@@ -90,6 +91,7 @@ def _with_lock(folder: Path, now_us: int | None, hours_max: int, *, is_rebuild: 
     result = RollupResult()
     try:
         with _lock(folder) as is_ours:
+            result.is_ours = is_ours
             if is_ours:
                 for kind in ROLLED_KINDS.values():
                     update = _Update(folder, head, kind, time.time_ns() // 1000 if now_us is None else now_us, result)
@@ -454,7 +456,7 @@ def _may_meet(metadata: pq.FileMetaData, row_group: int, span: tuple[int, int]) 
     if extremes is None or not extremes.has_min_max:
         return True
     first_us, last_us = (round(extreme.timestamp() * 1e6) for extreme in (extremes.min, extremes.max))
-    return first_us < span[1] and last_us >= span[0]
+    return bool(first_us < span[1] and last_us >= span[0])
 
 
 def _edges(reach: Reach | None) -> tuple[int, int]:
@@ -493,9 +495,3 @@ def _with_schema(batch: pa.RecordBatch, schema: pa.Schema) -> pa.Table:
         for column in schema
     ]
     return pa.table(columns, schema=schema)
-
-
-def main_update(folder: Path) -> None:
-    """The update as the upkeep child runs it: what could not be read is said on stderr."""
-    for path, reason in update_rollups(folder).unreadable.items():
-        print(f"{path} is not in the rollups: {reason}", file=sys.stderr)  # noqa: T201 - the collector logs it

@@ -36,6 +36,7 @@ from store.files import publish_file
 from store.frames import Frame, frames_to_arrow
 from store.head import open_head
 from store.ledger import frames_of_rows
+from store.rollups import update_rollups
 
 FOOTER_PREFIX = "gpuledger."
 SEAL_LOCK_NAME = "seal.lock"
@@ -228,8 +229,11 @@ def _commit(folder: Path, head: apsw.Connection, segments: Sequence[Segment], fr
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m store.sealing", description="Seal a ledger's tail into Parquet.")
     parser.add_argument("folder", type=Path)
+    folder = parser.parse_args(arguments).folder
     try:
-        seal(parser.parse_args(arguments).folder)
+        seal(folder)
+        for path, reason in update_rollups(folder).unreadable.items():
+            print(f"{path} could not be read for the rollups: {reason}", file=sys.stderr)  # noqa: T201 - as below
     except GpuledgerError as error:
         print(error, file=sys.stderr)  # noqa: T201 - the collector logs what its child says
         return error.exit_code

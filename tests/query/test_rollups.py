@@ -1,16 +1,23 @@
 """Trends from rollups equal those from the events, wherever both can answer."""
 
+from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
+import apsw
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from query import resolutions, trends
+from query.errors import UnknownGpuError
 from query.trends import Trend, TrendSeries, trend
 from store.events import Event
-from store.rollups import update_rollups
+from store.rollups import rebuild_rollups, update_rollups
 from store.sketch import RELATIVE_ERROR
 
 HOUR_S = 3600
+DAY_S = 24 * HOUR_S
 FIGURES = ("label", "series", "n", "min", "avg", "max", "last", "increase", "coverage")
 
 
@@ -20,28 +27,23 @@ def roll(book, at_s: float) -> None:
     update_rollups(book.folder, now_us=round(book.at(at_s).timestamp() * 1e6))
 
 
-@pytest.fixture
-def always_rolled(monkeypatch: pytest.MonkeyPatch):
-    """Makes rollups answer every window, however short, by the resolution that is named."""
-
-    def choose(resolution: str) -> None:
-        monkeypatch.setattr(resolutions, "RAW_UPTO_S", -1.0)
-        monkeypatch.setattr(resolutions, "MINUTE_UPTO_S", -1.0 if resolution == "hour" else 1e12)
-
-    return choose
-
-
-def from_events(book, metric: str, start_s: float, end_s: float, **asked: Any) -> Trend:
+def from_events(book, metric: str, start_s: float, end_s: float, *, points: int = 3, **asked: Any) -> Trend:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(trends, "plan_rollups", lambda *_: None)
-        return trend(book.source, metric, book.window(start_s, end_s), now=book.at(end_s), **asked)
+        window = book.window(start_s, end_s)
+        return trend(book.source, metric, window, now=book.at(end_s), points=points, **asked)
 
 
-def from_rollups(book, metric: str, start_s: float, end_s: float, resolution: str, **asked: Any) -> Trend:
+def from_rollups(
+    book, metric: str, start_s: float, end_s: float, resolution: str, *, points: int = 3, **asked: Any
+) -> Trend:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(resolutions, "RAW_UPTO_S", -1.0)
         patched.setattr(resolutions, "MINUTE_UPTO_S", -1.0 if resolution == "hour" else 1e12)
-        return trend(book.source, metric, book.window(start_s, end_s), now=book.at(end_s), **asked)
+        window = book.window(start_s, end_s)
+        found = trend(book.source, metric, window, now=book.at(end_s), points=points, **asked)
+    assert found.resolution == resolution
+    return found
 
 
 def near(one: float | None) -> Any:
@@ -110,3 +112,145 @@ def long_book(tmp_path_factory: pytest.TempPathFactory, open_book):
     roll(book, 4 * HOUR_S + 60)
     book.append(events[3300:])
     return book
+
+
+def test_a_point_stands_where_it_stands_in_the_answer_of_the_events(long_book):
+    raw = from_events(long_book, "gpu.power_watts", 0, 5 * HOUR_S, points=300)
+    rolled = from_rollups(long_book, "gpu.power_watts", 0, 5 * HOUR_S, "minute", points=300)
+    assert raw.step_s == 60
+    assert_equal(rolled, raw)
+
+
+def test_only_the_gpus_that_were_asked_for_are_answered_from_rollups(long_book):
+    asked = ("gpu.power_watts", 0, 5 * HOUR_S)
+    assert [one.label for one in from_rollups(long_book, *asked, "hour", gpus=[1]).series] == ["1"]
+    with pytest.raises(UnknownGpuError, match="There is no GPU 7 in this window: it has GPU 0, 1"):
+        from_rollups(long_book, *asked, "hour", gpus=[1, 7])
+
+
+def test_why_a_metric_is_absent_is_known_where_rollups_answer(long_book):
+    found = from_rollups(long_book, "gpu.sm_active_ratio", 0, 5 * HOUR_S, "hour")
+    assert (found.series, found.absent) == ((), {"not_asked": 3600})
+
+
+def test_edges_within_an_hour_are_exact_per_minute_and_whole_minutes_per_hour(long_book):
+    asked = ("gpu.utilization_percent", 20 * 60 + 25, 3 * HOUR_S + 10 * 60 + 5)
+    assert_equal(from_rollups(long_book, *asked, "minute"), from_events(long_book, *asked))
+    by_hour = from_rollups(long_book, *asked, "hour")
+    widened = from_events(long_book, asked[0], 20 * 60, 3 * HOUR_S + 11 * 60)
+    assert [(one.n, one.avg, one.max) for one in by_hour.series] == [
+        (one.n, near(one.avg), one.max) for one in widened.series
+    ]
+    assert by_hour.coverage == widened.coverage == 1.0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "points", "resolution"),
+    [
+        (HOUR_S, 24, "raw"),
+        (6 * HOUR_S, 24, "raw"),
+        (7 * HOUR_S, 24, "minute"),
+        (2 * DAY_S, 24, "minute"),
+        (3 * DAY_S, 24, "hour"),
+        (30 * DAY_S, 24, "hour"),
+        (3 * DAY_S, 500, "minute"),
+        (10 * HOUR_S, 50_000, "raw"),
+    ],
+)
+def test_the_window_and_its_steps_decide_from_what_it_is_answered(book, seconds, points, resolution):
+    every_s = seconds / 100
+    book.append([book.gpu(number * every_s, power_watts=1.0, interval_seconds=every_s) for number in range(101)])
+    roll(book, seconds + HOUR_S)
+    window = book.window(0, seconds)
+    found = trend(book.source, "gpu.power_watts", window, now=book.at(seconds), points=points)
+    assert (found.resolution, found.series[0].n, found.coverage) == (resolution, 100, pytest.approx(1.0))
+
+
+def test_a_window_far_longer_than_the_recording_says_how_little_of_it_is_covered(book):
+    book.append([book.gpu(s, power_watts=5.0) for s in range(2 * HOUR_S)])
+    roll(book, 2 * HOUR_S + 60)
+    window = replace(book.window(0, 0), start=book.at(-29 * DAY_S), end=book.at(DAY_S))
+    found = trend(book.source, "gpu.power_watts", window, now=book.at(DAY_S))
+    assert (found.resolution, found.series[0].n) == ("hour", 2 * HOUR_S)
+    assert found.coverage == pytest.approx(2 / (30 * 24))
+    assert [point for point in found.series[0].points if point is not None] == [5.0]
+
+
+def test_what_is_late_is_in_the_answer_before_and_after_the_next_update(book):
+    book.append([book.gpu(s, power_watts=10.0, energy_joules=10.0 * s) for s in range(0, 3 * HOUR_S, 10)])
+    roll(book, 3 * HOUR_S + 60)
+    book.append([book.gpu(HOUR_S + 5, power_watts=999.0)])
+    asked = ("gpu.power_watts", 0, 3 * HOUR_S)
+    for make_known in (lambda: None, book.seal, lambda: roll(book, 3 * HOUR_S + 120)):
+        make_known()
+        for resolution in ("minute", "hour"):
+            found = from_rollups(book, *asked, resolution)
+            assert_equal(found, from_events(book, *asked))
+            assert (found.series[0].n, found.series[0].max) == (1081, 999.0)
+
+
+def test_rollups_answer_alone_where_the_events_are_gone(book):
+    book.append([book.gpu(s, power_watts=float(s % 600), energy_joules=2.0 * s) for s in range(0, 4 * HOUR_S, 10)])
+    book.seal()
+    book.append([book.gpu(s, power_watts=7.0, energy_joules=2.0 * s) for s in range(4 * HOUR_S, 5 * HOUR_S, 10)])
+    roll(book, 5 * HOUR_S + 60)
+    asked = [(metric, 0, 5 * HOUR_S) for metric in ("gpu.power_watts", "gpu.energy_joules")]
+    before = {resolution: [from_rollups(book, *one, resolution) for one in asked] for resolution in ("minute", "hour")}
+    raw = [from_events(book, *one) for one in asked]
+    forget_segments(book, before_s=4 * HOUR_S)
+    for resolution, answers in before.items():
+        for one, known, exact in zip(asked, answers, raw, strict=True):
+            assert_equal(from_rollups(book, *one, resolution), exact)
+            assert from_rollups(book, *one, resolution) == known
+    # And a short window, which the events would answer, is answered from what is left.
+    short = trend(book.source, "gpu.power_watts", book.window(HOUR_S, 2 * HOUR_S), now=book.at(5 * HOUR_S))
+    assert (short.resolution, short.series[0].n, short.series[0].max) == ("minute", 360, 590.0)
+
+
+def forget_segments(book, *, before_s: float) -> None:
+    """What retention does."""
+    with closing(apsw.Connection(str(book.folder / "head.sqlite"))) as head:
+        edge_us = round(book.at(before_s).timestamp() * 1e6)
+        for (path,) in head.execute("select path from segment where last_observed_at_us < ?", (edge_us,)).fetchall():
+            (book.folder / path).unlink()
+            head.execute("delete from segment where path = ?", (path,))
+
+
+SECONDS = st.integers(0, 3 * HOUR_S - 1)
+READING = st.fixed_dictionaries(
+    {
+        "power_watts": st.none() | st.floats(-1e6, 1e6, width=32).map(lambda one: one if abs(one) > 1e-30 else 0.0),
+        "pcie_tx_bytes": st.none() | st.integers(0, 1000) | st.integers(2**63 - 1000, 2**63 - 1),
+        "energy_joules": st.none() | st.integers(0, 10**6).map(lambda thousandths: thousandths / 1000),
+        "counter_epoch": st.integers(0, 1),
+    }
+)
+BATCHES = st.lists(
+    st.tuples(
+        st.lists(st.tuples(SECONDS, READING), max_size=25),
+        st.sampled_from(["boot-1", "boot-2"]),
+        st.sampled_from(["tail", "seal", "roll", "rebuild"]),
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(batches=BATCHES, edges=st.tuples(st.integers(0, 2), st.integers(1, 3)))
+def test_any_events_in_any_order_answer_alike_from_rollups(batches, edges, tmp_path_factory, open_book):
+    """Appended, sealed and rolled up in any order, so that much of it comes late; at the end once more rolled up."""
+    book = open_book(tmp_path_factory.mktemp("any") / "ledger")
+    for events, boot, what in batches:
+        book.append([book.gpu(second, **values) for second, values in events], boot=boot)
+        if what != "tail":
+            book.seal()
+        if what in ("roll", "rebuild"):
+            make = update_rollups if what == "roll" else rebuild_rollups
+            make(book.folder, now_us=round(book.at(2 * HOUR_S + 60).timestamp() * 1e6))
+    roll(book, 2 * HOUR_S + 120)
+    start_s, end_s = edges[0] * HOUR_S, max(edges[0] + 1, edges[1]) * HOUR_S
+    for metric in ("gpu.power_watts", "gpu.pcie_tx_bytes", "gpu.energy_joules"):
+        exact = from_events(book, metric, start_s, end_s, points=3)
+        for resolution in ("minute", "hour"):
+            assert_equal(from_rollups(book, metric, start_s, end_s, resolution, points=3), exact)
