@@ -221,7 +221,7 @@ def roll_up(folder: Path) -> None:
         ("nothing", NOW),
     ):
         now_us = round(now.timestamp() * 1e6)
-        command = f"{CHILD}print(update_rollups(Path(sys.argv[1]), now_us={now_us}, hours_max=10**6).hours_made)"
+        command = f"{CHILD}print(update_rollups(Path(sys.argv[1]), now_us={now_us}, until_done=True).hours_made)"
         before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         measured = f"{command}; print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"
         done = subprocess.run([sys.executable, "-c", measured, str(folder)], capture_output=True, text=True, check=True)

@@ -350,7 +350,7 @@ def rollups_update(data: Data = None, config: Config = None) -> None:
 
     settings = _settings(config, data=data)
     _source(settings).close()
-    _say_rolled(update_rollups(settings.data.absolute(), hours_max=2**31), "made")
+    _say_rolled(update_rollups(settings.data.absolute(), until_done=True), "made")
 
 
 @rollups_app.command("rebuild")

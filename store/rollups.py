@@ -68,13 +68,15 @@ class RollupResult:
     is_ours: bool = True
 
 
-def update_rollups(folder: Path, *, now_us: int | None = None, hours_max: int = HOURS_MAX) -> RollupResult:
-    """Bring the rollups up to the last closed hour. Does nothing where another process does it.
+def update_rollups(folder: Path, *, now_us: int | None = None, until_done: bool = False) -> RollupResult:
+    """Bring the rollups up to the last closed hour, by at most `HOURS_MAX` of a kind unless `until_done`.
+
+    Does nothing where another process is at it.
 
     Raises:
         NotALedgerError, LedgerUnusableError: As `store.head.open_head`.
     """
-    return _with_lock(folder, now_us, hours_max, is_rebuild=False)
+    return _with_lock(folder, now_us, until_done=until_done)
 
 
 def rebuild_rollups(folder: Path, *, now_us: int | None = None) -> RollupResult:
@@ -83,10 +85,10 @@ def rebuild_rollups(folder: Path, *, now_us: int | None = None) -> RollupResult:
     Raises:
         NotALedgerError, LedgerUnusableError: As `store.head.open_head`.
     """
-    return _with_lock(folder, now_us, 2**31, is_rebuild=True)
+    return _with_lock(folder, now_us, until_done=True, is_rebuild=True)
 
 
-def _with_lock(folder: Path, now_us: int | None, hours_max: int, *, is_rebuild: bool) -> RollupResult:
+def _with_lock(folder: Path, now_us: int | None, *, until_done: bool, is_rebuild: bool = False) -> RollupResult:
     head = open_head(folder)
     result = RollupResult()
     try:
@@ -97,7 +99,8 @@ def _with_lock(folder: Path, now_us: int | None, hours_max: int, *, is_rebuild: 
                     update = _Update(folder, head, kind, time.time_ns() // 1000 if now_us is None else now_us, result)
                     if is_rebuild:
                         update.rebuild()
-                    update.run(hours_max)
+                    while update.run() and until_done:
+                        pass
     finally:
         head.close()
     return result
@@ -145,23 +148,27 @@ class _Update:
         self._now_us = now_us
         self._result = result
 
-    def run(self, hours_max: int) -> None:
-        """Make the cells of the hours that have closed, of those that got late events, of those that were lost."""
+    def run(self) -> bool:
+        """Make the cells of the hours that have closed, of those that got late events, of those that were lost.
+
+        Returns whether there may be more closed hours to do.
+        """
         reach = self._reach()
         with self._head:  # one picture
             upto_seq = self._sealed_upto()
             sealed = self._sealed("last_observed_at_us >= ? or last_seq > ?", *_edges(reach))
         if not sealed and reach is None:
-            return
+            return False
         before = reach or Reach(_hour_of(min(one.first_us for one in sealed)), 0, 0)
         closed_us = _hour_of(self._now_us - CLOSED_AFTER_US)
-        new = self._new_hours(sealed, before, closed_us, hours_max)
+        new = self._new_hours(sealed, before, closed_us)
         before_us = min(closed_us, max([before.before_us, *(hour + HOUR_US for hour in new)]))
         late, lost = self._late_hours(sealed, before, upto_seq), self._lost_hours()
         if new or late or lost or before_us < before.before_us:
             after = Reach(before_us, upto_seq, before.revision + 1)
             self._replace({*new, *lost}, late - {*new, *lost}, before, after)
         self._remove_replaced()
+        return len(new) == HOURS_MAX
 
     def rebuild(self) -> None:
         """Make what is held again, a day at a time, of the same events; what is new since is left to `run`."""
@@ -199,11 +206,11 @@ class _Update:
 
     # Which hours
 
-    def _new_hours(self, sealed: Sequence[_Sealed], before: Reach, closed_us: int, hours_max: int) -> list[int]:
-        """The closed hours that are not held yet and that a segment meets, at most so many, the oldest first."""
+    def _new_hours(self, sealed: Sequence[_Sealed], before: Reach, closed_us: int) -> list[int]:
+        """The closed hours that are not held yet and that a segment meets, the oldest first."""
         hours: list[int] = []
         hour = before.before_us
-        while len(hours) < hours_max:
+        while len(hours) < HOURS_MAX:
             later = [max(one.first_us, hour) for one in sealed if one.last_us >= hour]
             hour = _hour_of(min(later, default=closed_us))
             if hour >= closed_us:
