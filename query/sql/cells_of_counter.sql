@@ -1,6 +1,7 @@
 -- What one counter did in each bucket of a long window: from its runs, and the steps between them.
 -- One row per series and bucket. The last three sums are for the least-squares line through the mean rates.
-with {runs},
+with
+{runs},
 cell as (
     select {keys}, name, last_seq, last_us, covered_seconds, n, minimum, maximum, total, last, elapsed_seconds,
            bucket, ((first_us + last_us) / 2.0 - {start}) / 3600000000.0 as hours,

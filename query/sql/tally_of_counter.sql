@@ -1,6 +1,7 @@
 -- How many rates of one counter in a long window fell into each bucket of a sketch: from the sketches of its hours, the
 -- events that are in no cell, and the steps between runs that are in no sketch. One row per series and bucket.
-with {runs},
+with
+{runs},
 sketched as (
     select {keys}, unnest(sketch) as part
     from {hour_cells}
