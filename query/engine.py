@@ -22,7 +22,7 @@ from store.derivations import duckdb_columns
 from store.events import KINDS
 from store.rollup_cells import cell_columns, cell_schema, series_name
 from store.sketch import LAST_BUCKET, LOG_GAMMA, OFFSET
-from store.snapshot import END_OF_TIME_US, KindSnapshot, LedgerReader, RollupExtent
+from store.snapshot import END_OF_TIME_US, KindSnapshot, LedgerReader, NotRolled, RollupExtent
 
 EVENTS_AT_ONCE_S = 12 * 3600  # the events of a longer window are not held in memory
 
@@ -139,46 +139,62 @@ class DuckEngine:
         return {name: value for name, value in parameters.items() if name in named}
 
 
-def create_view(connection: duckdb.DuckDBPyConnection, kind: str, events: KindSnapshot) -> None:
-    """Publish one kind as a temporary view with its declared columns, whatever the files at hand have.
+def create_view(
+    connection: duckdb.DuckDBPyConnection, kind: str, events: KindSnapshot, names: Iterable[str] | None = None
+) -> None:
+    """Publish one kind as a temporary view with its declared columns, or those named, whatever the files at hand have.
 
     A column that a file lacks is NULL in its rows; one that only a newer program declares is left out.
     """
-    columns = ", ".join(duckdb_columns(KINDS[kind]))
-    everything = _events_of(connection, kind, events, by_name=True)
-    connection.execute(f"create temp view {kind} as select {columns} from ({everything})")
-
-
-def _events_of(
-    connection: duckdb.DuckDBPyConnection, kind: str, events: KindSnapshot, *, by_name: bool, columns: str = "*"
-) -> str:
+    columns = ", ".join(duckdb_columns(KINDS[kind]) if names is None else names)
     tail_name = f"_{kind}_tail"
     connection.register(tail_name, events.tail)
-    sources = [f"select {columns} from {tail_name}"]
+    sources = [f"select * from {tail_name}"]
     if events.files:
-        sources.append(f"select {columns} from {_parquet_scan(events.files, by_name=by_name)}")
-    return " union all by name ".join(sources)
+        sources.append(f"select * from {_parquet_scan(events.files, by_name=True)}")
+    connection.execute(f"create temp view {kind} as select {columns} from ({' union all by name '.join(sources)})")
 
 
 def _create_table(
-    connection: duckdb.DuckDBPyConnection, kind: str, events: KindSnapshot, columns: Sequence[str], window: Window
+    connection: duckdb.DuckDBPyConnection,
+    kind: str,
+    columns: Sequence[str],
+    tail: pa.Table,
+    files: Iterable[tuple[str, Sequence[Path]]],
 ) -> None:
-    """Publish the events of a window as a temporary table of these columns: its files are opened once.
+    """Publish the tail, and the events of files that meet a condition each, as a temporary table of these columns.
 
-    A view is opened anew wherever a question names it, and once more to be bound: with the 30 files of an hour that is
-    not compacted yet a trend took four times as long. Files that lack none of the columns need not be compared by
-    name, which opens them a second time.
+    A file is opened once so. A view is opened anew wherever a question names it, and once more to be bound: with the 30
+    files of an hour that is not compacted yet a trend took four times as long. Files that lack none of the columns need
+    not be compared by name, which opens them a second time.
     """
     names = ", ".join(columns)
-    condition = (
-        f"observed_at >= make_timestamptz({window.start_us}) and observed_at < make_timestamptz({window.end_us})"
-    )
+    connection.register(f"_{kind}_tail", tail)
+    scans = [(condition, paths) for condition, paths in files if paths]
+
+    def create(*, by_name: bool) -> None:
+        from_files = [
+            f"select * from {_parquet_scan(paths, by_name=by_name)} where {condition}" for condition, paths in scans
+        ]
+        sources = " union all by name ".join([f"select * from _{kind}_tail", *from_files])
+        connection.execute(f"create temp table {kind} as select {names} from ({sources})")
+
     try:
-        everything = _events_of(connection, kind, events, by_name=False, columns=names)
-        connection.execute(f"create temp table {kind} as select {names} from ({everything}) where {condition}")
+        create(by_name=False)
     except duckdb.Error:  # a file lacks a column
-        everything = _events_of(connection, kind, events, by_name=True)
-        connection.execute(f"create temp table {kind} as select {names} from ({everything}) where {condition}")
+        create(by_name=True)
+
+
+def _between(edges: Range) -> str:
+    return f"observed_at >= make_timestamptz({edges[0]}) and observed_at < make_timestamptz({edges[1]})"
+
+
+def _not_rolled_files(plan: RollupPlan, events: NotRolled) -> Iterator[tuple[str, Sequence[Path]]]:
+    """The files of the ranges, and what came late to the rest: each event once."""
+    for edges, paths in events.ranges:
+        yield _between(edges), paths
+    elsewhere = " and ".join(f"not ({_between(edges)})" for edges, _ in events.ranges) or "true"
+    yield f"seq > {plan.upto_seq} and {elsewhere}", events.late
 
 
 def _create_cells(
@@ -232,15 +248,17 @@ class LocalSource:
             if plan is None:
                 events = reader.snapshot([kind], start_us=span[0], end_us=span[1], columns=columns)[kind]
             else:
-                events = reader.not_rolled(kind, plan.event_ranges(window), span, plan.upto_seq, columns)
+                rest = reader.not_rolled(kind, plan.event_ranges(window), span, plan.upto_seq, columns)
             files = {step: _files(reader, kind, step, ranges) for step, ranges in (plan.cells if plan else {}).items()}
         connection = self._database.cursor()
         try:
             engine = DuckEngine(connection, plan)
-            if plan is None and window.seconds > EVENTS_AT_ONCE_S:
-                create_view(connection, kind, events)
+            if plan:
+                _create_table(connection, kind, columns, rest.tail, _not_rolled_files(plan, rest))
+            elif window.seconds > EVENTS_AT_ONCE_S:
+                create_view(connection, kind, events, columns)
             else:
-                _create_table(connection, kind, events, columns, window)
+                _create_table(connection, kind, columns, events.tail, [(_between(span), events.files)])
             for step, paths in files.items():
                 _create_cells(connection, engine.cells(kind, step), kind, field, paths)
             yield engine

@@ -35,6 +35,21 @@ class KindSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class NotRolled:
+    """The events of one kind that no rollup holds.
+
+    Args:
+        ranges: Each range of time that is wanted, [from, to) in microseconds, with the files that may hold some of it.
+        late: Files that may hold events which came later than the rollups' `upto_seq`, from whatever time.
+        tail: The events not sealed yet.
+    """
+
+    ranges: tuple[tuple[tuple[int, int], tuple[Path, ...]], ...]
+    late: tuple[Path, ...]
+    tail: "pa.Table"
+
+
+@dataclass(frozen=True, slots=True)
 class RollupExtent:
     """What the rollups of one kind hold beside its events. Times are microseconds UTC.
 
@@ -145,23 +160,21 @@ class LedgerReader:
     def not_rolled(
         self,
         kind: str,
-        windows: Iterable[tuple[int, int]],
-        late: tuple[int, int],
+        ranges: Iterable[tuple[int, int]],
+        window: tuple[int, int],
         upto_seq: int,
-        columns: Collection[str] | None = None,
-    ) -> KindSnapshot:
-        """What may hold events of any of the windows, or of `late` with a seq beyond `upto_seq`."""
+        columns: Collection[str],
+    ) -> NotRolled:
+        """What may hold events of any of the ranges, or of the window with a seq beyond `upto_seq`."""
         rows = self._head.execute(
             "select path from segment where kind = ? and last_observed_at_us >= ? and first_observed_at_us < ? "
             "and last_seq > ?",
-            (kind, *late, upto_seq),
+            (kind, *window, upto_seq),
         )
-        files = [
-            *(path for window in windows for path in self._files(kind, window)),
-            *(self.folder / one for (one,) in rows),
-        ]
-        tail = frames_to_arrow(KINDS[kind], frames_of_rows(self._frames(kind, late)), columns)
-        return KindSnapshot(tuple(dict.fromkeys(files)), tail)
+        tail = frames_to_arrow(KINDS[kind], frames_of_rows(self._frames(kind, window)), columns)
+        return NotRolled(
+            tuple((one, self._files(kind, one)) for one in ranges), tuple(self.folder / path for (path,) in rows), tail
+        )
 
     def one_picture(self) -> apsw.Connection:
         """A read transaction, to be entered with `with`: all that is asked in it is of one moment."""

@@ -14,6 +14,7 @@ import pytest
 
 from gpuledger import __version__
 from store.events import Event
+from store.head import _migrations
 from store.ledger import CollectorLock, Ledger
 
 
@@ -215,7 +216,7 @@ def test_a_ledger_of_a_newer_version_is_refused_and_left_as_it_is(gpuledger, com
         ledger._head.pragma("user_version", 99)
     before = everything(gpuledger.data)
     assert gpuledger.error(command, code=1) == (
-        f"The ledger {gpuledger.data} was written by a newer gpuledger (head version 99, known here: 1): "
+        f"The ledger {gpuledger.data} was written by a newer gpuledger (head version 99, known here: {len(_migrations())}): "
         "upgrade gpuledger: 'pip install --upgrade gpuledger'"
     )
     assert everything(gpuledger.data) == before
