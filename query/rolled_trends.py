@@ -69,6 +69,7 @@ def plan_fragments(engine: Engine, kind: str) -> dict[str, str]:
         "minute": engine.bucket("observed_at", "60"),
         "first_us": first_us,
         "last_us": last_us,
+        "last_step_us": engine.epoch_us("last_step_at"),
         "start": start,
         "sketch_bucket": engine.sketch_bucket("value"),
     }

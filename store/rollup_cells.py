@@ -52,6 +52,8 @@ _MEASURES = (
     ("maximum", pa.float64()),
     ("total", pa.float64()),
     ("last", pa.float64()),
+    ("last_step_at", pa.timestamp("us", tz="UTC")),
+    ("last_step_seq", pa.int64()),
     ("covered_seconds", pa.float64()),
     ("elapsed_seconds", pa.float64()),
     ("first_reading", pa.decimal128(38, 3)),
@@ -78,8 +80,8 @@ def _keys(kind: Kind) -> tuple[str, ...]:
 def cell_schema(kind: Kind) -> pa.Schema:
     """The columns of a rollup of `kind`.
 
-    Of a gauge, `elapsed_seconds` and the readings are NULL. Of a counter, `total` is what it grew by, and the other
-    figures are those of its rates.
+    Of a gauge, `elapsed_seconds`, the last step and the readings are NULL. Of a counter, `total` is what it grew by,
+    and the other figures are those of its rates; `last` is its last step's, which may end before the last reading.
     """
     types = arrow_schema(kind)
     keys = [types.field(name) for name in _keys(kind)]
@@ -89,8 +91,9 @@ def cell_schema(kind: Kind) -> pa.Schema:
 
 def cell_columns(kind: Kind, column: Field, *, with_sketch: bool) -> tuple[str, ...]:
     """The columns of the cells of one field that are not NULL."""
-    of_counters = ("boot_id", "counter_epoch", "first_seq", "elapsed_seconds", "first_reading", "last_reading")
-    left_out = {"field"} | (set() if column.instrument == "counter" else set(of_counters))
+    of_counters = {"boot_id", "counter_epoch", "first_seq", "last_step_at", "last_step_seq"}
+    of_counters |= {"elapsed_seconds", "first_reading", "last_reading"}
+    left_out = {"field"} | (set() if column.instrument == "counter" else of_counters)
     left_out |= set() if with_sketch else {"sketch"}
     return tuple(name for name in cell_schema(kind).names if name not in left_out)
 
@@ -224,6 +227,8 @@ def _counter(totals: pa.ChunkedArray, rows: _Rows, readings: _Readings) -> dict[
         "maximum": _where(n, np.fmax.reduceat(rate, readings.starts)),
         "total": np.add.reduceat(amount, readings.starts),
         "last": _where(n, rate[last_step]),
+        "last_step_at": _where(n, rows.time_us[readings.place[last_step]]),
+        "last_step_seq": _where(n, rows.seq[readings.place[last_step]]),
         "elapsed_seconds": np.add.reduceat(time_s, readings.starts),
         "first_reading": readings_as_decimal.take(pa.array(readings.starts)),
         "last_reading": readings_as_decimal.take(pa.array(readings.ends - 1)),
@@ -231,7 +236,7 @@ def _counter(totals: pa.ChunkedArray, rows: _Rows, readings: _Readings) -> dict[
     }
 
 
-def _where(n: Ints, values: Floats) -> pa.Array:
+def _where(n: Ints, values: Floats | Ints) -> pa.Array:
     """The values of the cells that had a step; NULL in the others."""
     return pa.array(values, mask=n == 0)
 

@@ -24,20 +24,24 @@ run as (
            cast(max_by(total, (observed_at, seq)) as decimal(38, 3)) as last_reading,
            sum(interval_seconds) as covered_seconds, count(value) as n, min(value) as minimum, max(value) as maximum,
            coalesce(sum(grown), 0.0) as total, max_by(value, (observed_at, seq)) as last,
+           max(time_us) filter (where value is not null) as last_step_us,
+           max_by(seq, (observed_at, seq)) filter (where value is not null) as last_step_seq,
            coalesce(sum(took_seconds), 0.0) as elapsed_seconds, {bucket} as bucket
     from sample
     group by {keys}, boot_id, counter_epoch, name, minute, bucket
     union all
     select {keys}, boot_id, counter_epoch, name, first_seq, last_seq,
            {first_us} as first_us, {last_us} as last_us, {cell_hour} as hour, false as is_event,
-           first_reading, last_reading, covered_seconds, n, minimum, maximum, total, last, elapsed_seconds,
+           first_reading, last_reading, covered_seconds, n, minimum, maximum, total, last,
+           {last_step_us} as last_step_us, last_step_seq, elapsed_seconds,
            {cell_bucket} as bucket
     from {minute_cells}
     where {in_minute_cells} and {cell_filter}
     union all
     select {keys}, boot_id, counter_epoch, name, first_seq, last_seq,
            {first_us} as first_us, {last_us} as last_us, {cell_hour} as hour, false as is_event,
-           first_reading, last_reading, covered_seconds, n, minimum, maximum, total, last, elapsed_seconds,
+           first_reading, last_reading, covered_seconds, n, minimum, maximum, total, last,
+           {last_step_us} as last_step_us, last_step_seq, elapsed_seconds,
            {cell_bucket} as bucket
     from {hour_cells}
     where {in_hour_cells} and {cell_filter}

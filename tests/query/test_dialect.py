@@ -26,7 +26,18 @@ FRAGMENTS = {
     *("relation", "in_window", "filter", "epoch_us", "bucket", "hours", "p50", "p95", "probe"),  # by the engine
     *("keys", "same_series", "name", "value", "interval", "reasons", "column"),  # names of declared columns
     *("minute_cells", "hour_cells", "in_minute_cells", "in_hour_cells", "in_sketched", "not_rolled", "cell_filter"),
-    *("cell_bucket", "cell_hours", "cell_hour", "hour", "minute", "first_us", "last_us", "start", "sketch_bucket"),
+    *(
+        "cell_bucket",
+        "cell_hours",
+        "cell_hour",
+        "hour",
+        "minute",
+        "first_us",
+        "last_us",
+        "last_step_us",
+        "start",
+        "sketch_bucket",
+    ),
     "runs",  # another text
 }
 NOT_SHARED = {
