@@ -165,7 +165,7 @@ def _field_counts(table: pa.Table | Path) -> dict[str, int]:
 def _cells(part: Part, schema: pa.Schema, fields: Sequence[str]) -> pa.Table:
     """The cells of these fields, which follow one another in the order of their names."""
     stored = [part.cells] if isinstance(part.cells, pa.Table) else _row_groups(part.cells, fields[0], fields[-1])
-    cells = pa.concat_tables([schema.empty_table(), *(one.cast(schema) for one in stored)])
+    cells = pa.concat_tables([schema.empty_table(), *(with_schema(one, schema) for one in stored)])
     cells = cells.filter(pc.is_in(cells["field"], pa.array(fields, pa.string())))
     if not part.without:
         return cells
@@ -216,3 +216,14 @@ def read_footer(folder: Path, path: Path) -> tuple[RollupFile, Footer]:
     reach = Reach(int(texts["before_us"]), int(texts["upto_seq"]), int(texts["revision"]))
     by_hour = {int(hour): count for hour, count in json.loads(texts["events_by_hour"]).items()}
     return described, Footer(texts["ledger_id"], reach, by_hour)
+
+
+def with_schema(stored: pa.Table | pa.RecordBatch, schema: pa.Schema) -> pa.Table:
+    """The columns of a schema; one that a program of before did not write is NULL."""
+    columns = [
+        stored[column.name].cast(column.type)
+        if column.name in stored.schema.names
+        else pa.nulls(stored.num_rows, column.type)
+        for column in schema
+    ]
+    return pa.table(columns, schema=schema)

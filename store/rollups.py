@@ -35,7 +35,7 @@ from store.events import Kind
 from store.files import make_folder
 from store.head import open_head
 from store.rollup_cells import ROLLED_KINDS, STEPS_S, cells_of, needed_columns
-from store.rollup_files import HOUR_US, Footer, Part, Reach, RollupFile, read_footer, write_cells
+from store.rollup_files import HOUR_US, Footer, Part, Reach, RollupFile, read_footer, with_schema, write_cells
 
 FOLDER_NAME = "rollups"
 LOCK_NAME = "lock"
@@ -317,7 +317,7 @@ class _Update:
                 time_us = batch["observed_at"].cast(pa.int64())
                 is_of_hour = pc.and_(pc.greater_equal(time_us, hour), pc.less(time_us, hour + HOUR_US))
                 is_wanted = pc.and_(is_of_hour, pc.less_equal(batch["seq"], upto_seq))
-                tables.append(_with_schema(batch.filter(is_wanted), schema))
+                tables.append(with_schema(batch.filter(is_wanted), schema))
         return pa.concat_tables(tables).combine_chunks()
 
     def _batches(
@@ -494,11 +494,3 @@ def _is_covered(file: RollupFile, hours: Collection[int]) -> bool:
 def _overlap(one: RollupFile, other: RollupFile) -> bool:
     edges = (max(one.first_begins_at_us, other.first_begins_at_us), min(one.last_ends_at_us, other.last_ends_at_us))
     return one.step == other.step and edges[0] < edges[1]
-
-
-def _with_schema(batch: pa.RecordBatch, schema: pa.Schema) -> pa.Table:
-    columns = [
-        batch[column.name].cast(column.type) if column.name in batch.schema.names else pa.nulls(len(batch), column.type)
-        for column in schema
-    ]
-    return pa.table(columns, schema=schema)

@@ -164,6 +164,20 @@ def test_a_rebuild_gives_the_same_cells_even_from_files_that_are_damaged(folder)
     assert [cells(folder, step) for step in ("minute", "hour")] == before
 
 
+def test_cells_that_lack_a_column_of_today_are_joined_and_made_again(folder):
+    record(folder, [watts(600 * number, float(number)) for number in range(100)])
+    update(folder, 10)
+    before = [cells(folder, step) for step in ("minute", "hour")]
+    with closing(apsw.Connection(str(folder / "head.sqlite"))) as head:
+        for path in (folder / "rollups").rglob("*.parquet"):
+            pq.write_table(pq.read_table(path, partitioning=None).drop_columns(["last_step_seq"]), path)
+            name = str(path.relative_to(folder))
+            head.execute("update rollup set size_bytes = ? where path = ?", (path.stat().st_size, name))
+    update(folder, 13)
+    rebuild_rollups(folder, now_us=START_US + 13 * HOUR_US)
+    assert [cells(folder, step)[: len(one)] for step, one in zip(("minute", "hour"), before, strict=True)] == before
+
+
 def test_a_file_that_is_gone_is_made_again_by_the_next_update(folder):
     record(folder, [watts(600 * number, float(number)) for number in range(100)])
     update(folder, 17.05)
