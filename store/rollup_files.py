@@ -20,7 +20,7 @@ from store.rollup_cells import HOUR_S, STEPS_S, cell_schema
 
 ZSTD_LEVEL = 3
 ROW_GROUP_ROWS_MIN = 4_000  # a metric of 8 GPUs is 11,520 rows a day per minute, 5,952 a month per hour
-CELLS_AT_ONCE = {"minute": 120_000, "hour": 40_000}  # about 20 MB each: an hour's cells bear sketches
+CELLS_AT_ONCE = {"minute": 40_000, "hour": 12_000}  # an hour's cells bear sketches
 HOUR_US = HOUR_S * 1_000_000
 _FOOTER_PREFIX = "gpuledger."
 

@@ -331,7 +331,7 @@ class _Update:
             with pq.ParquetFile(self._folder / sealed.path, pre_buffer=False) as file:
                 present = [name for name in names if name in file.schema_arrow.names]
                 groups = [number for number in range(file.num_row_groups) if _may_meet(file.metadata, number, span)]
-                yield from file.iter_batches(32_768, row_groups=groups, columns=present, use_threads=False)
+                yield from file.iter_batches(8_192, row_groups=groups, columns=present, use_threads=False)
         except (OSError, pa.ArrowInvalid) as error:
             self._result.unreadable[sealed.path] = str(error)
 
