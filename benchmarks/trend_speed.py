@@ -35,6 +35,7 @@ from query.windows import Window
 from store.derivations import arrow_schema
 from store.events import GPU_SAMPLE, Event
 from store.ledger import Ledger
+from store.snapshot import LedgerReader
 
 NOW = datetime(2026, 11, 23, 12, 47, tzinfo=UTC)
 GPUS = 8
@@ -237,10 +238,11 @@ def roll_up(folder: Path) -> None:
 def show_sizes(folder: Path) -> None:
     raw = sum(path.stat().st_size for path in folder.glob("events/**/*.parquet"))
     print(f"events: {raw / 1e6:,.1f} MB")
-    for step in ("minute", "hour"):
-        files = list(folder.glob(f"rollups/gpu_sample/{step}/*.parquet"))
-        size = sum(path.stat().st_size for path in files)
-        print(f"rollups per {step}: {size / 1e6:,.1f} MB in {len(files)} files, {100 * size / raw:.1f} % of the events")
+    with LedgerReader(folder) as reader:
+        files = {step: reader.rollup_files("gpu_sample", step, 0, 2**62) for step in ("minute", "hour")}
+    for step, paths in files.items():
+        size = sum(path.stat().st_size for path in paths)
+        print(f"rollups per {step}: {size / 1e6:,.1f} MB in {len(paths)} files, {100 * size / raw:.1f} % of the events")
 
 
 def ask(folder: Path, times: int) -> None:
