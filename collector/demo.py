@@ -1,8 +1,10 @@
 """`--source demo`: two H200 and a GB10 that are not there, for screenshots, tutorials and tests without a GPU.
 
+Each H200 has an InfiniBand port whose traffic follows its load; the host and its other devices are the real ones.
+
 What they do follows from the seed and the time alone, so that two runs agree on the past: jobs come and go, memory
 follows, clocks give way to the power cap and to heat. The figures at idle and under load are those of a real H200
-(78 and 627 W, 345 and 1980 MHz, 28 and 52 °C). Everything is labelled as demo in `inventory`.
+(78 and 627 W, 345 and 1980 MHz, 28 and 52 °C). Every GPU is labelled as demo in `inventory`, every port in its name.
 """
 
 import random
@@ -12,11 +14,13 @@ from functools import lru_cache
 from typing import Any
 
 from collector.clock import Now
-from store.events import CLOCK_EVENT_REASONS, AbsenceReason, Event
+from collector.probe import Condition, Turn
+from store.events import CLOCK_EVENT_REASONS, WARM_SECONDS, AbsenceReason, Event
 
 GIB = 2**30
 MEGA = 1_000_000
 _JOB_SLOT_S = 90
+_PORT_BYTES_PER_S = 50_000_000_000  # 400 Gb/s
 _REASON_BITS = {reason: bit for bit, reason in CLOCK_EVENT_REASONS.items()}
 
 
@@ -77,10 +81,11 @@ class _Gpu:
     uuid: str
     model: _Model
     counters: dict[str, float] = field(default_factory=dict)
+    sent_bytes: int = 0
 
 
 class DemoProbe:
-    """Reads made-up `gpu_sample` rows, the same shape as a real machine's.
+    """Reads made-up `gpu_sample` rows, the same shape as a real machine's, and `device_sample` rows of their ports.
 
     Args:
         interval_s: Time between two reads.
@@ -88,6 +93,8 @@ class DemoProbe:
     """
 
     name = "gpu"
+    condition = Condition.ANSWERS
+    busy_with = None
 
     def __init__(self, *, interval_s: float, seed: int = 0) -> None:
         self._interval_s = interval_s
@@ -96,6 +103,7 @@ class DemoProbe:
         self._gpus = [
             _Gpu(index, f"GPU-demo{index:04d}-0000-4000-8000-{seed:012x}", model) for index, model in enumerate(models)
         ]
+        self._ports_turn = Turn(WARM_SECONDS, interval_s)
         self._epoch: int | None = None
         self._before: Now | None = None
 
@@ -106,12 +114,24 @@ class DemoProbe:
         if self._epoch is None:
             self._epoch = now.wall_us // MEGA % 2**31  # its counters begin at this start
         events = [Event("gpu_sample", now.wall_us, self._row(gpu, now, elapsed_s)) for gpu in self._gpus]
+        if self._ports_turn.has_come(now):
+            ports = (self._port(gpu) for gpu in self._gpus if not gpu.model.is_unified)
+            events += [Event("device_sample", now.wall_us, port) for port in ports]
         if is_first:
             events += [Event("inventory", now.wall_us, self._description(gpu)) for gpu in self._gpus]
         return events
 
     def status(self) -> str:
         return f"{len(self._gpus)} demo GPUs (made up, seed {self._seed})"
+
+    def rest(self) -> Sequence[str]:
+        return ()
+
+    def meanwhile(self) -> Sequence[Event]:
+        return ()
+
+    def abandon(self) -> None:
+        pass
 
     def close(self) -> None:
         pass
@@ -122,6 +142,7 @@ class DemoProbe:
         job, ramp = _job_and_ramp(self._seed, gpu.index, second)
         load = job.intensity * ramp + (noise.gauss(0, 0.04) if job.intensity else 0.0)
         utilization = min(100, max(0, round(100 * load)))
+        gpu.sent_bytes += int(0.8 * _PORT_BYTES_PER_S * utilization / 100 * elapsed_s)
         memory_share = max(_NO_JOB.memory_share, job.memory_share * ramp)
         return {
             **self._measured(gpu, utilization, _heat(self._seed, gpu.index, second), noise, elapsed_s),
@@ -163,6 +184,19 @@ class DemoProbe:
             "performance_state": 0 if load else 8,
             "clock_event_reasons_bitmask": reasons if load else _REASON_BITS["gpu_idle"],
             **gpu.counters,
+        }
+
+    def _port(self, gpu: _Gpu) -> dict[str, Any]:
+        return {
+            "device_type": "infiniband",
+            "device": f"demo_mlx5_{gpu.index}/1",
+            "interval_seconds": self._ports_turn.every_s,
+            "counter_epoch": self._epoch,
+            "received_bytes": gpu.sent_bytes,  # an all-reduce receives what it sends
+            "sent_bytes": gpu.sent_bytes,
+            "link_up": True,
+            "link_speed_bytes_per_second": _PORT_BYTES_PER_S,
+            "link_down_count": 0,
         }
 
     @staticmethod

@@ -4,7 +4,9 @@ A family without a value is absent; so is everything about a GPU that does not a
 it is. When sampling has stopped, all but the collector's own are: a value that nobody reads any more is not fresh.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -12,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from collector.probe import Condition
 from collector.sampler import Latest
 from store.derivations import PrometheusFamily, prometheus_families
 from store.events import KINDS, Event, Field
@@ -19,10 +22,25 @@ from store.events import KINDS, Event, Field
 _LABELS: Mapping[str, Mapping[str, str]] = {
     "gpu_sample": {"gpu": "gpu_index", "uuid": "gpu_uuid"},
     "system_sample": {},
+    "device_sample": {"type": "device_type", "device": "device"},
 }
 """Sample kinds that are exposed, and the columns behind their labels."""
 
+_UP = (Condition.ANSWERS, Condition.PAUSED)
 _INFO_LABELS = ("name", "source", "driver_version", "memory_kind")
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerFigures:
+    """What the folder of the ledger is like at each scrape.
+
+    Args:
+        quarantined_files: How many files were set aside.
+        free_bytes: Bytes left on its file system.
+    """
+
+    quarantined_files: Callable[[], int]
+    free_bytes: Callable[[], int]
 
 
 class LiveCollector(Collector):
@@ -32,9 +50,17 @@ class LiveCollector(Collector):
         latest: Gives the state after the newest tick.
         is_fresh: Whether that tick is recent enough to stand for now.
         version: Of the program.
+        ledger: What the ledger's folder is like; left out where there is none.
     """
 
-    def __init__(self, latest: Callable[[], Latest], is_fresh: Callable[[], bool], version: str) -> None:
+    def __init__(
+        self,
+        latest: Callable[[], Latest],
+        is_fresh: Callable[[], bool],
+        version: str,
+        ledger: LedgerFigures | None = None,
+    ) -> None:
+        self._ledger = ledger
         self._latest = latest
         self._is_fresh = is_fresh
         self._version = version
@@ -42,10 +68,13 @@ class LiveCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         latest = self._latest()
         yield from self._own(latest)
+        if self._ledger:
+            yield from _of_ledger(self._ledger)
         if self._is_fresh():
             yield from _info(latest)
             for kind, labels in _LABELS.items():
-                rows = [event for event in latest.events if event.kind == kind]
+                seen = latest.devices if kind == "device_sample" else latest.events
+                rows = _newest(seen, kind, labels.values())
                 for family in prometheus_families(KINDS[kind]):
                     yield from _filled(family, labels, rows)
 
@@ -67,12 +96,38 @@ class LiveCollector(Collector):
             "Events given up because the ledger took none for too long.",
             latest.dropped_events,
         )
+        up = GaugeMetricFamily(
+            "dgx_collector_probe_up", "Whether a probe answers, also that it is paused.", labels=["probe"]
+        )
+        paused = GaugeMetricFamily(
+            "dgx_collector_probe_paused", "Whether a probe was told not to look.", labels=["probe"]
+        )
+        for probe, condition in latest.conditions.items():
+            up.add_metric([probe], float(condition in _UP))
+            paused.add_metric([probe], float(condition is Condition.PAUSED))
+        yield from (family for family in (up, paused) if family.samples)
         if latest.now:
             yield GaugeMetricFamily(
                 "dgx_collector_last_sample_timestamp_seconds",
                 "When the newest tick was taken.",
                 latest.now.wall_us / 1e6,
             )
+
+
+def _newest(seen: Iterable[Event], kind: str, identity: Collection[str]) -> list[Event]:
+    """The rows of a kind; of one that came late and the one of the tick itself, the second."""
+    rows = (event for event in seen if event.kind == kind)
+    return list({tuple(row.values[column] for column in identity): row for row in rows}.values())
+
+
+def _of_ledger(ledger: LedgerFigures) -> Iterable[Metric]:
+    told = (
+        ("dgx_ledger_quarantined_files", "Files that could not be read and were set aside.", ledger.quarantined_files),
+        ("dgx_ledger_free_bytes", "Bytes left on the ledger's file system.", ledger.free_bytes),
+    )
+    for name, meaning, figure in told:
+        with suppress(OSError):  # absent, as every value that cannot be had
+            yield GaugeMetricFamily(name, meaning, figure())
 
 
 def _info(latest: Latest) -> Iterable[Metric]:

@@ -2,20 +2,22 @@
 
 The schedule does not drift: the next tick is due one interval after the last was due, whatever the tick took.
 Ticks that were missed are not made up; they become a `gap` event. A probe that raises costs its own events of
-that tick. An append that fails keeps the events in memory, bounded, and the next tick tries again.
+that tick. An append that fails keeps the events in memory, bounded, and the next tick tries again; `collector.keeping`
+says what is shed when the disk fills up.
 """
 
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from collector.clock import Clock, Now
-from collector.probe import Probe
+from collector.keeping import Keeper
+from collector.probe import Condition, Probe
 from store.errors import LedgerUnusableError
-from store.events import Event
+from store.events import Event, stale_after_s
+from store.space import SpaceWatch
 
 logger = logging.getLogger(__name__)
 
@@ -34,22 +36,26 @@ class Latest:
     Args:
         now: When the tick began; None before the first.
         events: What the probes said in it.
+        devices: The newest rows of the host's devices, which are not read at every tick; none once they are stale.
         inventory: The newest description of each thing that was described, by its GPU's UUID ("" for the host).
         ticks: Ticks taken since the start.
         missed_ticks: Ticks that were due and not taken.
         append_failures: Ticks whose append failed.
         dropped_events: Events given up because the ledger took none for too long.
         problem: Why the newest events are not in the ledger; None when they are.
+        conditions: How each probe was at the newest tick, by its name.
     """
 
     now: Now | None = None
     events: Sequence[Event] = ()
+    devices: Sequence[Event] = ()
     inventory: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     ticks: int = 0
     missed_ticks: int = 0
     append_failures: int = 0
     dropped_events: int = 0
     problem: str | None = None
+    conditions: Mapping[str, Condition] = field(default_factory=dict)
 
 
 class Sampler:
@@ -63,6 +69,7 @@ class Sampler:
         version: Of the program, for the start event.
         pid: Of this process, for the start event.
         after_tick: Called after each tick with the time of its end.
+        space: Tells how much room the ledger's disk has; not looked at where left out.
     """
 
     def __init__(
@@ -75,6 +82,7 @@ class Sampler:
         version: str,
         pid: int,
         after_tick: Callable[[Now], None] = lambda _: None,
+        space: SpaceWatch | None = None,
     ) -> None:
         self.latest = Latest()
         self.probes = probes
@@ -83,9 +91,10 @@ class Sampler:
         self._clock = clock
         self._identity = {"gpuledger_version": version, "pid": pid}
         self._after_tick = after_tick
-        self._pending: deque[Event] = deque(maxlen=PENDING_EVENTS_MAX)
+        self._keeper = Keeper(space)
         self._failing_probes: set[str] = set()
         self._statuses: dict[str, str] = {}
+        self._conditions: dict[str, Condition] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Tick until `stop` is set, the first time at once; a start event is written first, a stop event last."""
@@ -106,25 +115,30 @@ class Sampler:
 
     def tick(self, now: Now, missed: int = 0) -> None:
         """Read every probe and append what they say."""
-        seen = [event for probe in self.probes for event in self._read(probe, now)]
+        seen = [self._signed(event) for probe in self.probes for event in self._read(probe, now)]
         told = self._what_the_clocks_tell(now, missed)
+        if (of_space := self._keeper.look(now)) is not None:
+            told.append(Event("ledger_event", now.wall_us, {**self._identity, **of_space}))
         failure = self._append([*told, *seen])
         latest = self.latest
         self.latest = replace(
             latest,
             now=now,
             events=seen,
+            devices=_devices(seen) or tuple(row for row in latest.devices if _stands(row, now)),
             inventory={**latest.inventory, **_described(seen)},
             ticks=latest.ticks + 1,
             missed_ticks=latest.missed_ticks + missed,
             append_failures=latest.append_failures + (failure is not None),
             problem=failure,
+            conditions=dict(self._conditions),
         )
 
     def _read(self, probe: Probe, now: Now) -> Sequence[Event]:
         try:
-            events, status = probe.read(now), probe.status()
+            events, status, self._conditions[probe.name] = probe.read(now), probe.status(), probe.condition
         except Exception as error:
+            self._conditions[probe.name] = Condition.FAILED
             if probe.name in self._failing_probes:
                 return []
             self._failing_probes.add(probe.name)
@@ -158,9 +172,14 @@ class Sampler:
 
     def _append(self, events: Sequence[Event]) -> str | None:
         """Append what is pending and `events`; the reason where the ledger took none."""
-        self._keep(events)
+        dropped = self._keeper.keep(events, events_max=PENDING_EVENTS_MAX)
+        self.latest = replace(self.latest, dropped_events=self.latest.dropped_events + dropped)
+        if refusal := self._keeper.refusal:
+            if self.latest.problem is None:
+                logger.error("%s", refusal)
+            return refusal
         try:
-            seqs = self._ledger.append(list(self._pending))
+            seqs = self._ledger.append(self._keeper.pending)
         except LedgerUnusableError as error:
             if self.latest.problem is None:
                 logger.error("%s", error)  # noqa: TRY400 - the sentence says it; a traceback would not help
@@ -168,15 +187,12 @@ class Sampler:
         if self.latest.problem is not None:
             logger.warning("the ledger takes events again")
         logger.debug("appended %d-%d", seqs.start, seqs.stop - 1)
-        self._pending.clear()
+        self._keeper.pending = []
         return None
 
-    def _keep(self, events: Sequence[Event]) -> None:
-        overflow = max(0, len(self._pending) + len(events) - PENDING_EVENTS_MAX)
-        self._pending.extend(events)
-        if overflow:
-            latest = self.latest
-            self.latest = replace(latest, dropped_events=latest.dropped_events + overflow)
+    def _signed(self, event: Event) -> Event:
+        """The event, with whose it is where it is one of the recorder's own life."""
+        return replace(event, values={**self._identity, **event.values}) if event.kind == "ledger_event" else event
 
     def _life_event(self, event: str, now: Now, message: str, **more: Any) -> Event:
         return Event("ledger_event", now.wall_us, {"event": event, "message": message, **self._identity, **more})
@@ -188,6 +204,14 @@ def _span(before: Now, now: Now) -> dict[str, Any]:
         "ended_at": now.wall_us,
         "duration_seconds": now.boottime_s - before.boottime_s,
     }
+
+
+def _devices(events: Sequence[Event]) -> Sequence[Event]:
+    return tuple(event for event in events if event.kind == "device_sample")
+
+
+def _stands(row: Event, now: Now) -> bool:
+    return (now.wall_us - row.observed_at_us) / 1e6 <= stale_after_s(row.values["interval_seconds"])
 
 
 def _described(events: Sequence[Event]) -> dict[str, Mapping[str, Any]]:

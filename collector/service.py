@@ -1,5 +1,6 @@
 """The collector as a process: sampler thread, sealing child, HTTP face, signals."""
 
+import asyncio
 import logging
 import os
 import signal
@@ -7,8 +8,8 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 import uvicorn
@@ -17,22 +18,31 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from collector.beginning import adoption_command, begin_recording
 from collector.clock import Clock, Now, SystemClock
 from collector.demo import DemoProbe
-from collector.exposition import LiveCollector, expose
-from collector.gpu import GpuProbe
-from collector.host import HostProbe
+from collector.exposition import LedgerFigures, LiveCollector, expose
+from collector.gpu.driver_library import LIBRARY
+from collector.gpu.probe import GpuProbe
+from collector.guarded import GuardedProbe
+from collector.host.devices import DeviceProbe
+from collector.host.probe import HostProbe
+from collector.host.sensors import read_sensors
 from collector.listening import bound_socket
-from collector.probe import Probe
+from collector.pausing import PausableProbe
+from collector.probe import Condition, Probe
+from collector.recordings.replay import ReplayProbe
+from collector.renewing import Renewal, become_anew
 from collector.sampler import Sampler
-from collector.sensors import read_sensors
 from store.events import stale_after_s
-from store.ledger import CollectorLock, Ledger
+from store.quarantine import here_and_now, quarantined_count
+from store.space import SpaceLimits, SpaceWatch, free_bytes
+from store.upkeep_settings import UpkeepSettings
 
 logger = logging.getLogger(__name__)
 
 SEAL_TIME_LIMIT_S = 600.0
-LAST_TICK_TIME_LIMIT_S = 10.0  # a driver call that hangs cannot be ended from here
+LAST_TICK_TIME_LIMIT_S = 10.0  # /proc or a disk that hangs; what may hang in a driver is guarded
 
 
 class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,22 +53,30 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     sample_interval_s: float
     seal_interval_s: float
-    source: Literal["nvml", "demo"]
+    source: str
     demo_seed: int
+    replay_loop: bool = False
     log_level: str
     version: str
+    low_space_bytes: int = SpaceLimits().low_bytes
+    read_only_space_bytes: int = SpaceLimits().read_only_bytes
+    upkeep: UpkeepSettings = UpkeepSettings()
 
 
 class Sealer:
-    """Starts the sealing child when it is due, one at a time, and reaps it.
+    """Starts the child that seals, compacts and retains when it is due, one at a time, and reaps it.
 
     Args:
         folder: The ledger's folder.
         interval_s: Time between two sealings.
+        upkeep: What the child is told.
+        first: A command to run at once, before the first of them.
     """
 
-    def __init__(self, folder: Path, interval_s: float) -> None:
-        self._command = [sys.executable, "-P", "-m", "store.sealing", str(folder)]
+    def __init__(self, folder: Path, interval_s: float, upkeep: UpkeepSettings, first: Sequence[str] = ()) -> None:
+        self._first = first
+        told = msgspec.json.encode(upkeep).decode()
+        self._command = [sys.executable, "-P", "-m", "store", str(folder), "--settings", told]
         self._interval_s = interval_s
         self._started_s: float | None = None
         self._child: subprocess.Popen[bytes] | None = None
@@ -74,12 +92,15 @@ class Sealer:
                 self._child.kill()
             return
         if self._child and self._child.returncode:
-            logger.error("sealing failed with exit code %d; the tail is kept and tried again", self._child.returncode)
+            logger.error(
+                "sealing failed with exit code %d; nothing is lost, and it is tried again", self._child.returncode
+            )
         self._child = None
-        if running_s >= self._interval_s:
+        if running_s >= self._interval_s or self._first:
             self._started_s = now.monotonic_s
+            command, self._first = self._first or self._command, ()
             try:
-                self._child = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)  # noqa: S603 - our own module
+                self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603 - our own module
             except OSError as error:  # no process or memory left: recording goes on, the tail is kept
                 logger.error("sealing could not be started (%s); it is tried again", error)  # noqa: TRY400
 
@@ -119,13 +140,17 @@ class Health:
         )
 
     def not_ready_because(self) -> str | None:
-        """Why the newest state is not in the ledger; None when it is."""
+        """Why the newest state is not in the ledger as a whole; None when it is."""
         latest = self._sampler.latest
         if stopped := self.stopped_because():
             return stopped
         if latest.now is None:
             return "no tick has been taken yet"
-        return latest.problem
+        return latest.problem or self._stalled_because()
+
+    def _stalled_because(self) -> str | None:
+        stalled = [probe for probe in self._sampler.probes if probe.condition is Condition.STALLED]
+        return "; ".join(f"the {probe.name} probe is {probe.status()}" for probe in stalled) or None
 
     def answer(self, problem: str | None) -> JSONResponse:
         latest = self._sampler.latest
@@ -165,23 +190,42 @@ def run(settings: CollectorSettings) -> int:
     clock = SystemClock()
     folder = Path(settings.ledger_folder)
     listener = bound_socket(settings.host, settings.port, "collector.port")
-    ledger = Ledger(folder)
-    lock = CollectorLock(folder)
-    sealer = Sealer(folder, settings.seal_interval_s)
+    beginning = begin_recording(folder, here_and_now())
+    limits = SpaceLimits(settings.low_space_bytes, settings.read_only_space_bytes)
+    first = adoption_command(folder) if beginning.has_strays else ()
+    sealer = Sealer(folder, settings.seal_interval_s, settings.upkeep, first)
+    stop, told_to_end = threading.Event(), threading.Event()
+    renewal = Renewal(stop)
+
+    def after_tick(now: Now) -> None:
+        sealer.look(now)
+        if not sampler.latest.problem:
+            renewal.look(sampler.latest.events)
+
     sampler = Sampler(
-        ledger=ledger,
-        probes=_probes(settings, folder),
+        ledger=beginning.ledger,
+        probes=_probes(settings, folder, clock, renewal),
         clock=clock,
         interval_s=settings.sample_interval_s,
         version=settings.version,
         pid=os.getpid(),
-        after_tick=sealer.look,
+        after_tick=after_tick,
+        space=SpaceWatch(limits, lambda: free_bytes(folder)),
     )
     health = Health(sampler, clock)
-    metrics = LiveCollector(lambda: sampler.latest, lambda: health.stopped_because() is None, settings.version)
-    stop = threading.Event()
+    metrics = LiveCollector(
+        lambda: sampler.latest,
+        lambda: health.stopped_because() is None,
+        settings.version,
+        LedgerFigures(lambda: quarantined_count(folder), lambda: free_bytes(folder)),
+    )
+
+    def end(*_: object) -> None:
+        told_to_end.set()
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, end)
     failures: list[BaseException] = []
     sampling = threading.Thread(target=_sample, args=(sampler, stop, failures), name="sampler", daemon=True)
     serving = _serve(http_face(health, metrics), listener)
@@ -191,20 +235,35 @@ def run(settings: CollectorSettings) -> int:
     sampling.join(LAST_TICK_TIME_LIMIT_S)
     serving.should_exit = True
     sealer.close()
-    if sampling.is_alive():
-        logger.warning("a probe hangs: this recording ends without its stop event")
+    has_ended = not sampling.is_alive()
+    if has_ended:
+        beginning.ledger.close()
     else:
-        ledger.close()
-    lock.close()
+        logger.warning("a probe hangs: this recording ends without its stop event")
+    beginning.lock.close()
+    if renewal.is_wanted and has_ended and not failures and not told_to_end.is_set():
+        become_anew()
     return 1 if failures else 0
 
 
-def _probes(settings: CollectorSettings, folder: Path) -> list[Probe]:
+def _probes(settings: CollectorSettings, folder: Path, clock: Clock, renewal: Renewal) -> list[Probe]:
     interval_s = settings.sample_interval_s
-    host = HostProbe(ledger_folder=folder, interval_s=interval_s, sensors=read_sensors)
-    if settings.source == "demo":
-        return [host, DemoProbe(interval_s=interval_s, seed=settings.demo_seed)]
-    return [host, GpuProbe(interval_s=interval_s)]
+    machine: list[Probe] = [
+        HostProbe(ledger_folder=folder, interval_s=interval_s, sensors=read_sensors),
+        DeviceProbe(interval_s=interval_s),
+    ]
+    kind, _, file = settings.source.partition(":")
+    if kind == "demo":
+        return [*machine, PausableProbe(DemoProbe(interval_s=interval_s, seed=settings.demo_seed), folder)]
+    if kind == "replay":
+        replayed = ReplayProbe(Path(file), interval_s=interval_s, is_looped=settings.replay_loop)
+        return [*machine, PausableProbe(replayed, folder)]
+
+    def gpu_probe(left_alone: Callable[[], Collection[str]]) -> PausableProbe:
+        probe = GpuProbe(interval_s=interval_s, left_alone=left_alone, on_kept_library=renewal.consider)
+        return PausableProbe(probe, folder)
+
+    return [*machine, GuardedProbe(gpu_probe, clock=clock, interval_s=interval_s, call_of=LIBRARY.call_of)]
 
 
 def _sample(sampler: Sampler, stop: threading.Event, failures: list[BaseException]) -> None:
@@ -216,9 +275,17 @@ def _sample(sampler: Sampler, stop: threading.Event, failures: list[BaseExceptio
         stop.set()  # a process that does not sample is better gone: its supervisor starts it again
 
 
+class _QuietServer(uvicorn.Server):
+    """A server that looks once a second whether it should end; uvicorn's looks ten times, at 0.15 % of a core."""
+
+    async def main_loop(self) -> None:
+        while not self.should_exit:  # noqa: ASYNC110 - a flag is what uvicorn ends by, set in another thread
+            await asyncio.sleep(1.0)
+
+
 def _serve(app: Starlette, listener: socket.socket) -> uvicorn.Server:
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", ws="none")
-    server = uvicorn.Server(config)
+    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", ws="none", date_header=False)
+    server = _QuietServer(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http", daemon=True)
     thread.start()
     return server

@@ -34,6 +34,9 @@ Config = Annotated[
     typer.Option("--config", help="A settings file to read instead of the usual ones.", show_default=False),
 ]
 LogLevel = Annotated[str | None, typer.Option("--log-level", help="debug, info, warning or error.", show_default=False)]
+Source = Annotated[
+    str | None, typer.Option("--source", help="nvml, demo, or replay:FILE for a recording.", show_default=False)
+]
 WindowText = Annotated[
     str,
     typer.Option("--window", "-w", help="A time window: 15m, 'last hour', 'yesterday 9-17', 2026-11-22, A..B."),
@@ -117,7 +120,7 @@ def _emit(answer: "Answer", choice: "OutputChoice") -> None:
 @app.command()
 def up(
     data: Data = None,
-    source: Annotated[str | None, typer.Option("--source", help="nvml or demo.", show_default=False)] = None,
+    source: Source = None,
     config: Config = None,
     log_level: LogLevel = None,
 ) -> None:
@@ -133,7 +136,7 @@ def up(
 @app.command()
 def collect(
     data: Data = None,
-    source: Annotated[str | None, typer.Option("--source", help="nvml or demo.", show_default=False)] = None,
+    source: Source = None,
     config: Config = None,
     log_level: LogLevel = None,
 ) -> None:
@@ -141,6 +144,37 @@ def collect(
     from gpuledger.up import run_collector
 
     run_collector(_settings(config, data=data, collector__source=source, log_level=log_level))
+
+
+@app.command("record-nvml")
+def record_nvml(
+    seconds: Annotated[int, typer.Option("--seconds", min=1, max=3600, help="How long; Ctrl-C ends it early.")] = 60,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")] = Path("nvml.recording"),
+    load: Annotated[str, typer.Option("--load", help="What the GPUs are doing, for the label.")] = "load not said",
+    keep_identities: Annotated[
+        bool, typer.Option("--keep-identities", help="Keep UUIDs, serial numbers and pids as they are.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
+) -> None:
+    """Record what the NVIDIA driver answers, to replay it elsewhere with --source replay:FILE."""
+    from collector.clock import SystemClock
+    from collector.recordings.recorder import RecordingProbe, record
+    from collector.recordings.recording import write_recording
+    from query.figures import spelled
+
+    if out.exists() and not overwrite:
+        raise UsageError(f"{out} is there already", "name another file with --out, or give --overwrite")
+    probe = RecordingProbe(interval_s=1.0, keep_identities=keep_identities)
+    print(f"gpuledger: recording for {seconds} s", file=sys.stderr)
+    try:
+        record(probe, SystemClock(), seconds=seconds, interval_s=1.0)
+    finally:
+        probe.close()
+    recording = probe.recording(load=load, gpuledger_version=__version__)
+    size_bytes = write_recording(out, recording)
+    identities = "as they are" if keep_identities else "replaced by others"
+    print(f"{out}: {recording.label}; {recording.call_count:,} calls, {spelled(size_bytes, 'B')}")
+    print(f"UUIDs, serial numbers and pids are {identities}")
 
 
 @app.command()
@@ -197,6 +231,32 @@ def status(
 
 
 @app.command()
+def doctor(
+    bundle: Annotated[
+        Path | None,
+        typer.Option("--bundle", help="Write what belongs to a report of a bug to this .tar.gz.", show_default=False),
+    ] = None,
+    data: Data = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look at driver, GPUs and recording, and say what to do next; exit code 1 for a problem, 5 for a warning."""
+    from gpuledger.bundle import check_name, write_bundle
+    from gpuledger.doctor import examine, here
+    from gpuledger.output import json_text
+
+    if bundle:
+        check_name(bundle)
+    report = examine({"data": data} if data else {}, config, now=_now("UTC"), where=here())
+    print(json_text(report.value()) if as_json else report.text(), end="\n" if as_json else "")
+    if bundle:
+        names = write_bundle(bundle, report, home=Path.home())
+        print(f"{bundle}: {', '.join(names)}; look through it before you attach it", file=sys.stderr)
+    if report.exit_code:
+        raise typer.Exit(report.exit_code)
+
+
+@app.command()
 def trend(
     metric: Annotated[str, typer.Argument(help="A metric, such as gpu.utilization_percent.")],
     window: WindowText = "1h",
@@ -226,6 +286,12 @@ def trend(
     if not found.series:
         raise _no_values(source, found)
     _emit(trend_answer(found), _choice(as_json, as_csv, parquet))
+    _say_what_is_left_out(source)
+
+
+def _say_what_is_left_out(source: "LocalSource") -> None:
+    for note in source.notes():
+        print(f"gpuledger: {note}", file=sys.stderr)
 
 
 def _no_values(source: "LocalSource", found: "Trend") -> NoDataError:
@@ -277,8 +343,9 @@ def sql(
     settings = _settings(config, data=data, query__sql_rows_max=rows_max)
     zone = _time_zone(settings, tz)
     span = _window(window, zone) if window else None
+    source = _source(settings)
     found = run_sql(
-        _source(settings),
+        source,
         query,
         rows_max=settings.query.sql_rows_max,
         time_limit_s=settings.query.sql_time_limit_s,
@@ -291,6 +358,7 @@ def sql(
             file=sys.stderr,
         )
     emit_table(found.table, _choice(as_json, as_csv, parquet))
+    _say_what_is_left_out(source)
 
 
 def _window(asked: str, zone: str) -> "Window":
@@ -324,7 +392,9 @@ def export(
     settings = _settings(config, data=data)
     zone = _time_zone(settings, tz)
     path = output or Path(f"{kind}{SUFFIXES[chosen]}")
-    found = export_events(_source(settings), kind, _window(window, zone), format=chosen, path=path, overwrite=overwrite)
+    source = _source(settings)
+    found = export_events(source, kind, _window(window, zone), format=chosen, path=path, overwrite=overwrite)
+    _say_what_is_left_out(source)
     print(f"{found.path}: {found.event_count:,} events, {spelled(found.size_bytes, 'B')}")
 
 
@@ -375,6 +445,177 @@ def _say_rolled(done: "RollupResult", words: str) -> None:
 
 
 @app.command()
+def compact(
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also what is not due: one file a kind and day is left.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be merged.")] = False,
+    data: Data = None,
+    config: Config = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    parquet: ParquetFile = None,
+) -> None:
+    """Merge small segments into larger ones now, instead of at the collector's next turn."""
+    from gpuledger.care import MERGE_COLUMNS, MERGED_COLUMNS, compact_now, compactable
+    from gpuledger.output import rows_answer
+    from gpuledger.up import upkeep_settings
+
+    settings = _settings(config, data=data)
+    folder = settings.data.absolute()
+    rows, note = (
+        compactable(folder, everything=everything)
+        if dry_run
+        else compact_now(folder, upkeep_settings(settings), everything=everything)
+    )
+    columns = MERGE_COLUMNS if dry_run else MERGED_COLUMNS
+    _emit(rows_answer(rows, columns=columns, note=note), _choice(as_json, as_csv, parquet))
+
+
+@app.command()
+def retain(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would go, and why.")] = False,
+    data: Data = None,
+    config: Config = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    parquet: ParquetFile = None,
+) -> None:
+    """Remove what is too old or too much by the settings, instead of at the collector's next turn."""
+    from gpuledger.care import REMOVAL_COLUMNS, retain_now
+    from gpuledger.output import rows_answer
+    from gpuledger.up import upkeep_settings
+
+    settings = _settings(config, data=data)
+    rows, note = retain_now(settings.data.absolute(), upkeep_settings(settings), dry_run=dry_run)
+    _emit(rows_answer(rows, columns=REMOVAL_COLUMNS, note=note), _choice(as_json, as_csv, parquet))
+
+
+@app.command()
+def hold(
+    window: Annotated[
+        str | None,
+        typer.Option("--window", "-w", help="The window to hold; without it, list them.", show_default=False),
+    ] = None,
+    why: Annotated[str, typer.Option("--why", help="What it is held for.", show_default=False)] = "",
+    tz: Zone = None,
+    data: Data = None,
+    config: Config = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    parquet: ParquetFile = None,
+) -> None:
+    """Hold a window against retention, or list what is held."""
+    from gpuledger.care import HOLD_COLUMNS, held_windows, hold_window
+    from gpuledger.output import rows_answer, window_words
+
+    settings = _settings(config, data=data)
+    folder = settings.data.absolute()
+    if window is None:
+        rows = held_windows(folder)
+        answer = rows_answer(rows, columns=HOLD_COLUMNS, note=f"{len(rows)} held windows")
+        _emit(answer, _choice(as_json, as_csv, parquet))
+        return
+    span = _window(window, _time_zone(settings, tz))
+    print(f"hold {hold_window(folder, span, why).id}: {window_words(span)}")
+
+
+@app.command()
+def release(
+    number: Annotated[int, typer.Argument(help="The number that 'gpuledger hold' gave it.", metavar="HOLD")],
+    data: Data = None,
+    config: Config = None,
+) -> None:
+    """Release a held window: retention may take it again."""
+    from gpuledger.care import release_window
+
+    released = release_window(_settings(config, data=data).data.absolute(), number)
+    print(f"hold {released.id} is released{f' ({released.why})' if released.why else ''}")
+
+
+@app.command()
+def pause(
+    length: Annotated[str, typer.Option("--for", help="When it goes on by itself: 90s, 15m, 1h30m.")] = "15m",
+    why: Annotated[str, typer.Option("--why", help="What for, for whoever wonders.", show_default=False)] = "",
+    data: Data = None,
+    config: Config = None,
+) -> None:
+    """Let go of the NVIDIA driver, so that a GPU can be reset or the driver replaced; the host is still recorded."""
+    from gpuledger.pausing import pause_length_s, pause_recording
+
+    length_s = pause_length_s(length)
+    settings = _settings(config, data=data)
+    interval_s = settings.collector.sample_interval_s
+    print(pause_recording(_source(settings), length_s=length_s, why=why, interval_s=interval_s))
+
+
+@app.command()
+def resume(data: Data = None, config: Config = None) -> None:
+    """End a pause before its time."""
+    from gpuledger.pausing import resume_recording
+
+    settings = _settings(config, data=data)
+    print(resume_recording(_source(settings), interval_s=settings.collector.sample_interval_s))
+
+
+@app.command()
+def verify(
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Set aside what is damaged, take in what the catalogue lost.")
+    ] = False,
+    data: Data = None,
+    config: Config = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    parquet: ParquetFile = None,
+) -> None:
+    """Read every segment and the head to their last byte; exit code 1 when something was wrong."""
+    from gpuledger.integrity import verify_answer
+    from store.quarantine import here_and_now
+    from store.verification import verify as verify_ledger
+
+    folder = _settings(config, data=data).data.absolute()
+    found = verify_ledger(folder, here_and_now(), repair=repair)
+    _emit(verify_answer(found, repair=repair), _choice(as_json, as_csv, parquet))
+    if not found.is_sound:
+        raise typer.Exit(1)
+
+
+@app.command()
+def backup(
+    target: Annotated[Path, typer.Argument(help="The backup's folder: new, or with an earlier backup of this ledger.")],
+    data: Data = None,
+    config: Config = None,
+) -> None:
+    """Copy the ledger as it is at one moment, beside whatever records; a second time only what is new."""
+    from gpuledger.integrity import backup_line
+    from store.backup import take_backup
+    from store.quarantine import here_and_now
+
+    done = take_backup(_settings(config, data=data).data.absolute(), target.absolute(), here_and_now())
+    print(backup_line(done, target))
+    for reason in done.backup.damaged:
+        print(f"gpuledger: not in the backup: {reason}", file=sys.stderr)
+    if done.backup.damaged:
+        raise typer.Exit(1)
+
+
+@app.command()
+def restore(
+    source: Annotated[Path, typer.Argument(help="A folder that 'gpuledger backup' wrote.", metavar="BACKUP")],
+    data: Data = None,
+    config: Config = None,
+) -> None:
+    """Make a ledger in a new or empty folder out of a backup; it keeps its identity."""
+    from gpuledger.integrity import restore_line
+    from store.backup import restore_backup
+    from store.quarantine import here_and_now
+
+    folder = _settings(config, data=data).data.absolute()
+    print(restore_line(restore_backup(source.absolute(), folder, here_and_now()), folder))
+
+
+@app.command()
 def init(
     client: Annotated[str, typer.Option("--client", help="The MCP client: claude-code.")],
     scope: Annotated[str, typer.Option("--scope", help="user: for every project; project: for this folder.")] = "user",
@@ -415,10 +656,14 @@ def config(
 @app.command(hidden=True)
 def docs(
     folder: Annotated[Path, typer.Argument(help="The folder of the reference pages.")] = Path("docs/reference"),
+    shapes: Annotated[Path, typer.Argument(help="The published shapes.")] = Path("migrations/schema.lock.json"),
 ) -> None:
-    """Write the generated reference pages anew."""
+    """Write the generated reference pages anew, and enter new columns and kinds into the published shapes."""
     from gpuledger.pages import reference_pages
+    from store.shapes import extended_lock, lock_text, locked_shapes
 
+    shapes.write_text(lock_text(extended_lock(locked_shapes())))
+    print(shapes)
     for name, text in reference_pages().items():
         (folder / name).write_text(text)
         print(folder / name)

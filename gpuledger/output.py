@@ -237,6 +237,10 @@ def status_answer(status: LedgerStatus, live: LiveState) -> Answer:
             name = escape(gpu.name or "?")
             figures = (spelled(gpu.values["utilization_percent"], "%"), spelled(gpu.values["power_watts"], "W"))
             out.print(f"GPU {gpu.index}  {name}  {'  '.join(figures)}")
+        if status.set_aside:
+            out.print(f"set aside, {len(status.set_aside)} in quarantine/:", style="bold")
+            for one in status.set_aside:
+                out.print(f"  {escape(one.origin)}: {escape(one.reason)}", soft_wrap=True)
         if status.absent:
             out.print("absent now:", style="bold")
             for column, reason in status.absent.items():

@@ -1,5 +1,6 @@
 """The generated reference pages."""
 
+from gpuledger.hardware import hardware_page
 from gpuledger.settings import ENV_PREFIX, setting_fields
 from store.derivations import events_page
 from store.xid import xid_page
@@ -7,7 +8,12 @@ from store.xid import xid_page
 
 def reference_pages() -> dict[str, str]:
     """File name in docs/reference to text."""
-    return {"events.md": events_page(), "settings.md": settings_page(), "xid.md": xid_page()}
+    return {
+        "events.md": events_page(),
+        "hardware.md": hardware_page(),
+        "settings.md": settings_page(),
+        "xid.md": xid_page(),
+    }
 
 
 def settings_page() -> str:
@@ -26,7 +32,11 @@ def settings_page() -> str:
     ]
     for name, field in setting_fields():
         default = (
-            "`$XDG_DATA_HOME/gpuledger`" if name == "data" else f"`{field.default}`" if field.default != "" else ""
+            "`$XDG_DATA_HOME/gpuledger`"
+            if name == "data"
+            else ""
+            if field.default in ("", None)
+            else f"`{field.default}`"
         )
         variable = f"{ENV_PREFIX}{name.replace('.', '__').upper()}"
         lines.append(f"| `{name}` | `{variable}` | {default} | {field.description} |")

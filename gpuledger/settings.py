@@ -42,10 +42,23 @@ class CollectorSection(_Section):
     seal_interval_s: float = Field(
         default=120.0, ge=0.1, le=3600, description="Seconds between two sealings of the tail into Parquet."
     )
-    source: Literal["nvml", "demo"] = Field(
-        default="nvml", description="Where GPU samples come from: the NVIDIA driver, or made up."
+    low_space_bytes: int = Field(
+        default=500_000_000,
+        ge=0,
+        description="Free bytes below which host, process and server samples are no longer written; 0: never.",
+    )
+    read_only_space_bytes: int = Field(
+        default=100_000_000,
+        ge=0,
+        description="Free bytes below which nothing is written until there is more; 0: only a full disk stops it.",
+    )
+    source: str = Field(
+        default="nvml",
+        pattern="^(nvml|demo|replay:.+)$",
+        description="Where GPU samples come from: nvml, the NVIDIA driver; demo, made up; replay:FILE, a recording.",
     )
     demo_seed: int = Field(default=0, ge=0, lt=2**48, description="Which made-up history --source demo shows.")
+    replay_loop: bool = Field(default=False, description="Begin a recording anew when it is over.")
 
 
 class McpSection(_Section):
@@ -67,6 +80,44 @@ class QuerySection(_Section):
     )
 
 
+def _own_age(kind: str, otherwise: str = "as retention.max_age_days") -> Any:
+    return Field(default=None, ge=0, description=f"Days after which events of {kind} go; 0: never. Unset: {otherwise}.")
+
+
+class RetentionSection(_Section):
+    """What is kept of what was recorded."""
+
+    max_age_days: float = Field(
+        default=400.0,
+        ge=0,
+        description="Days after which samples and requests go, so that a year ago is there; 0: never.",
+    )
+    max_size_bytes: int = Field(
+        default=20_000_000_000,
+        ge=0,
+        description="Bytes of all segments together, beyond which the oldest go; 0: no limit.",
+    )
+    min_free_bytes: int = Field(
+        default=2_000_000_000,
+        ge=0,
+        description="Free bytes on the ledger's disk, below which the oldest go; 0: no rule.",
+    )
+    free_space_keeps_days: float = Field(
+        default=7.0, ge=0, description="The newest days, which min_free_bytes leaves alone: others fill disks, too."
+    )
+    gpu_sample_max_age_days: float | None = _own_age("gpu_sample")
+    system_sample_max_age_days: float | None = _own_age("system_sample")
+    device_sample_max_age_days: float | None = _own_age("device_sample")
+    process_sample_max_age_days: float | None = _own_age("process_sample")
+    nvlink_sample_max_age_days: float | None = _own_age("nvlink_sample")
+    request_max_age_days: float | None = _own_age("request")
+    server_sample_max_age_days: float | None = _own_age("server_sample")
+    gpu_event_max_age_days: float | None = _own_age("gpu_event", "never")
+    inventory_max_age_days: float | None = _own_age("inventory", "never")
+    ledger_event_max_age_days: float | None = _own_age("ledger_event", "never")
+    annotation_max_age_days: float | None = _own_age("annotation", "never")
+
+
 class Settings(BaseSettings):
     """All settings. Values are read by `load_settings`, which knows where each came from."""
 
@@ -85,6 +136,7 @@ class Settings(BaseSettings):
     collector: CollectorSection = CollectorSection()
     mcp: McpSection = McpSection()
     query: QuerySection = QuerySection()
+    retention: RetentionSection = RetentionSection()
 
     @classmethod
     def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[Any, ...]:

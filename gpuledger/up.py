@@ -21,7 +21,10 @@ import msgspec
 
 from gpuledger import __version__
 from gpuledger.settings import Settings
+from store.events import KINDS
 from store.ledger import lock_holder
+from store.retention import LASTING_KINDS, RetentionRules
+from store.upkeep_settings import UpkeepSettings
 
 logger = logging.getLogger(__name__)
 
@@ -61,8 +64,26 @@ def collector_command(settings: Settings) -> list[str]:
         "log_level": settings.log_level,
         "version": __version__,
         **settings.collector.model_dump(),
+        "upkeep": upkeep_settings(settings),
     }
     return [sys.executable, "-P", "-m", "collector", msgspec.json.encode(record).decode()]
+
+
+def upkeep_settings(settings: Settings) -> UpkeepSettings:
+    """What the settings say of compaction and retention, as the child that does it takes it."""
+    keep = settings.retention
+    ages = {kind: getattr(keep, f"{kind}_max_age_days") for kind in KINDS}
+    default_ages = {kind: 0.0 if kind in LASTING_KINDS else keep.max_age_days for kind in KINDS}
+    return UpkeepSettings(
+        # A question that takes its full time may still open a file that was in its list.
+        grace_s=max(UpkeepSettings().grace_s, 2 * settings.query.sql_time_limit_s),
+        retention=RetentionRules(
+            max_age_days={kind: default_ages[kind] if age is None else age for kind, age in ages.items()},
+            max_size_bytes=keep.max_size_bytes,
+            min_free_bytes=keep.min_free_bytes,
+            free_space_keeps_days=keep.free_space_keeps_days,
+        ),
+    )
 
 
 def mcp_http_command(settings: Settings) -> list[str]:

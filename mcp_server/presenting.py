@@ -20,6 +20,7 @@ from mcp_server.answers import (
     window_answer,
 )
 from query.ad_hoc import SqlResult
+from query.capabilities import GpuCapabilities
 from query.describe import SQL_EXAMPLES, describe_kind, describe_metrics
 from query.figures import age_words, significant, sparkline, spelled
 from query.live import GPU_COLUMNS, HOST_COLUMNS, GpuNow, HostNow, LiveState
@@ -245,6 +246,27 @@ def sql_examples() -> DescribeDataAnswer:
         table=TableAnswer(
             columns=["question", "sql"], rows=[[question, sql] for question, sql in SQL_EXAMPLES.items()]
         ),
+    )
+
+
+def capabilities_answer(found: Sequence[GpuCapabilities], zone: ZoneInfo) -> DescribeDataAnswer:
+    """The calls that gave nothing on each GPU, those of one status together."""
+    rows = []
+    for gpu in found:
+        by_status: dict[str, list[str]] = {}
+        for call, status in gpu.refused.items():
+            by_status.setdefault(status, []).append(call)
+        stamp = gpu.recorded_at.astimezone(zone).isoformat(timespec="seconds")
+        rows += [[gpu.index, gpu.uuid, status, ", ".join(calls), stamp] for status, calls in by_status.items()]
+    asked = sum(len(gpu.calls) for gpu in found)
+    given = asked - sum(len(gpu.refused) for gpu in found)
+    return DescribeDataAnswer(
+        summary=f"{given} of {asked} driver calls on {len(found)} GPUs give a value; the others are listed."
+        if found
+        else "No GPU has been recorded, so none was asked.",
+        table=TableAnswer(columns=["gpu", "uuid", "status", "calls", "since"], rows=rows),
+        notes=["a call that gives nothing is tried again, after 1 to 10 minutes"] if rows else [],
+        next=["gpuledger doctor, on that machine, says what to do about each"] if rows else [],
     )
 
 

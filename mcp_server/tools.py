@@ -12,8 +12,9 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import CallToolResult, ToolAnnotations
 from pydantic import Field
 
-from mcp_server.answers import DescribeDataAnswer, LiveStateAnswer, QueryMetricsAnswer, RunSqlAnswer, result
+from mcp_server.answers import Answer, DescribeDataAnswer, LiveStateAnswer, QueryMetricsAnswer, RunSqlAnswer, result
 from mcp_server.presenting import (
+    capabilities_answer,
     live_answer,
     metrics_answer,
     metrics_description,
@@ -24,6 +25,7 @@ from mcp_server.presenting import (
 )
 from query.absence import why_no_values
 from query.ad_hoc import run_sql
+from query.capabilities import capabilities
 from query.catalogue import find_metric
 from query.engine import LocalSource
 from query.live import live_state
@@ -99,7 +101,7 @@ class Tools:
     def describe_data(
         self,
         topic: Annotated[
-            Literal["overview", "metrics", "table", "examples"], Field(description="What to describe")
+            Literal["overview", "metrics", "table", "examples", "capabilities"], Field(description="What to describe")
         ] = "overview",
         table: Annotated[str | None, Field(description="With topic=table: a view such as gpu_sample")] = None,
         search: Annotated[str, Field(description="With topic=metrics: words in name or meaning")] = "",
@@ -111,14 +113,17 @@ class Tools:
                 return result(metrics_description(search))
             if topic == "examples":
                 return result(sql_examples())
+            zone = zone_info(self._settings.time_zone)
+            if topic == "capabilities":
+                return result(capabilities_answer(capabilities(self._source), zone))
             with self._source.reader() as reader:
-                return result(overview(reader.extents(), zone_info(self._settings.time_zone)))
+                return result(overview(reader.extents(), zone))
 
     def live_state(
         self, gpu: Gpus = None, detail: Detail = "concise", tz: Zone = None
     ) -> Annotated[CallToolResult, LiveStateAnswer]:
         with _spoken_errors():
-            return result(live_answer(live_state(self._source, now=self._now(tz), gpus=gpu or ()), detail))
+            return self._result(live_answer(live_state(self._source, now=self._now(tz), gpus=gpu or ()), detail))
 
     def query_metrics(
         self,
@@ -144,7 +149,7 @@ class Tools:
                 trend(self._source, name, span, now=now, gpus=_gpus_for(name, gpu), points=points) for name in wanted
             ]
             reasons = {one.metric: why_no_values(self._source, one) for one in trends if not one.series}
-            return result(metrics_answer(trends, reasons, detail))
+            return self._result(metrics_answer(trends, reasons, detail))
 
     def run_sql(
         self,
@@ -165,7 +170,11 @@ class Tools:
                 time_zone=zone_info(tz or self._settings.time_zone).key,
                 **({"start_us": span.start_us, "end_us": span.end_us} if span else {}),
             )
-            return result(sql_answer(found))
+            return self._result(sql_answer(found))
+
+    def _result(self, answer: Answer) -> CallToolResult:
+        """The answer, with a note of what the ledger could not give for it."""
+        return result(answer.model_copy(update={"notes": [*answer.notes, *self._source.notes()]}))
 
     def _now(self, tz: str | None) -> datetime:
         return datetime.now(zone_info(tz or self._settings.time_zone))

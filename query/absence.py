@@ -12,7 +12,7 @@ _REASON_WORDS = {
     "no_permission": "the collector's user may not read it",
     "lost": "the GPU was lost",
     "no_data": "the driver had nothing to say",
-    "not_asked": "nothing that records here reads it",
+    "not_asked": "nothing that is recorded here has it",
 }
 
 

@@ -15,6 +15,7 @@ from itertools import count
 import duckdb
 import pyarrow as pa
 
+from query.damage import READ_ERRORS
 from query.engine import LocalSource, create_view
 from query.errors import SqlFailedError, first_words
 from query.sql_guard import referenced_kinds
@@ -70,14 +71,22 @@ def run_sql(
     kinds = referenced_kinds(sql)
     zone = zone_info(time_zone).key
     started_s = time.monotonic()
-    with source.reader() as reader:
-        snapshot = reader.snapshot(kinds, start_us=start_us, end_us=end_us)
-    with duckdb.connect(":memory:") as connection, _deadline(connection, time_limit_s) as is_late:
-        try:
-            _prepare(connection, source, zone, snapshot)
-            table = _rows(connection, sql, rows_max + 1)
-        except (duckdb.Error, pa.ArrowException, OSError) as error:  # OSError: DuckDB's, met while Arrow reads on
-            raise _failure(str(error), source, time_limit_s if is_late.is_set() else None) from None
+    reading = source.reading(kinds, start_us=start_us, end_us=end_us)
+
+    def ask(snapshot: Mapping[str, KindSnapshot]) -> pa.Table:
+        with duckdb.connect(":memory:") as connection, _deadline(connection, time_limit_s) as is_late:
+            try:
+                _prepare(connection, source, zone, snapshot)
+                return _rows(connection, sql, rows_max + 1)
+            except READ_ERRORS as error:  # OSError: DuckDB's, met while Arrow reads on
+                if is_late.is_set():
+                    raise _failure(str(error), source, time_limit_s) from None
+                raise
+
+    try:
+        table = reading.answer(ask)
+    except READ_ERRORS as error:
+        raise _failure(str(error), source, None) from None
     names = _distinct(table.column_names)
     answer = table.slice(0, rows_max).rename_columns(names)
     return SqlResult(answer, table.num_rows > rows_max, time.monotonic() - started_s)

@@ -21,6 +21,12 @@ SQL_EXAMPLES: Mapping[str, str] = {
         "select ended_at, service, operation, duration_seconds, status "
         "from request order by duration_seconds desc limit 10"
     ),
+    "Time that each disk took per read": (
+        "select device, "
+        "(max(read_seconds) - min(read_seconds)) / nullif(max(reads_count) - min(reads_count), 0) as seconds "
+        "from device_sample where device_type = 'disk' and observed_at > now() - interval '5 minutes' "
+        "group by device, counter_epoch"
+    ),
     "Why a value is NULL": (
         "select gpu_index, absence ->> 'fan_speed_percent' as reason, count(*) as rows from gpu_sample group by all"
     ),

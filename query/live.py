@@ -85,8 +85,8 @@ class LiveState:
         is_stale: Whether that is too old to stand for now.
         gpus: By index.
         hosts: Usually one.
-        no_gpu_because: Why there is no GPU, in the recorder's words; None where there is one, and where the recorder
-            was silent: then nobody knows.
+        no_gpu_because: Why there is no GPU, or no fresh row of one while the host has some, in the recorder's words;
+            None where there is one, and where the recorder was silent: then nobody knows.
     """
 
     as_of: datetime
@@ -125,8 +125,16 @@ def live_state(source: Source, *, now: datetime, gpus: Sequence[int] = ()) -> Li
         is_stale=all(_is_stale(row, now) for kind in rows.values() for row in kind),
         gpus=tuple(gpu for gpu in found if not gpus or gpu.index in gpus),
         hosts=hosts,
-        no_gpu_because=probe_words(source, "gpu") if hosts and not found else None,
+        no_gpu_because=probe_words(source, "gpu") if hosts and _are_missing(rows, now) else None,
     )
+
+
+def _are_missing(rows: Mapping[str, Sequence[Mapping[str, Any]]], now: datetime) -> bool:
+    """Whether there are no GPUs, or those there are have fallen silent while the host has not."""
+    if not rows["gpu_sample"]:
+        return True
+    is_host_fresh = not all(_is_stale(row, now) for row in rows["system_sample"])
+    return is_host_fresh and all(_is_stale(row, now) for row in rows["gpu_sample"])
 
 
 def _newest_sql(engine: Engine, kind: str) -> str:

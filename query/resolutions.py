@@ -16,11 +16,11 @@ from typing import Literal
 from query.windows import Window
 from store.sketch import RELATIVE_ERROR
 from store.snapshot import RollupExtent
+from store.times import HOUR_US
 
 Resolution = Literal["raw", "minute", "hour"]
 
 MINUTE_US = 60_000_000
-HOUR_US = 60 * MINUTE_US
 RAW_UPTO_S = 6 * 3600  # 172,800 samples of 8 GPUs: as fast as from cells, and exact
 MINUTE_UPTO_S = 2 * 86_400
 

@@ -9,8 +9,9 @@ from query.engine import LocalSource
 from query.live import LiveState, live_state, probe_words
 from store.events import KINDS
 from store.ledger import lock_holder
+from store.quarantine import SetAside, quarantined
 
-PROBES = ("host", "gpu")
+PROBES = ("host", "devices", "gpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class LedgerStatus:
         probes: What each probe watches, or why it sees nothing, in the recorder's words.
         kinds: Every declared kind.
         absent: Columns that are NULL now: what to reason.
+        set_aside: Files in quarantine.
     """
 
     folder: Path
@@ -53,6 +55,7 @@ class LedgerStatus:
     probes: Mapping[str, str]
     kinds: tuple[KindStatus, ...]
     absent: Mapping[str, str]
+    set_aside: tuple[SetAside, ...] = ()
 
 
 def ledger_status(source: LocalSource, *, now: datetime, live: LiveState | None = None) -> LedgerStatus:
@@ -97,6 +100,7 @@ def ledger_status(source: LocalSource, *, now: datetime, live: LiveState | None 
         probes={probe: words for probe in PROBES if (words := probe_words(source, probe))},
         kinds=tuple(kinds),
         absent=_absent(live),
+        set_aside=quarantined(source.folder),
     )
 
 

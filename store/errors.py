@@ -4,11 +4,13 @@
 GpuledgerError                 exit 1   any problem found
 ├── UsageError                 exit 2   a command, a setting or a path that cannot be used as given
 │   ├── NotALedgerError                 the folder holds something else
+│   ├── NetworkFolderError              the folder lies on a network file system
 │   └── (query) WindowError, UnknownMetricError, UnknownGpuError, SqlRefusedError …
 ├── NoDataError                exit 3   the question is fine, nothing was recorded
 │   └── NoLedgerError                   nothing was ever recorded there
 ├── LedgerHeldError            exit 4   another collector writes this ledger
 └── LedgerUnusableError        exit 1   read-only, damaged, or written by a newer gpuledger
+    └── LedgerFullError                 its disk is full: it comes back by itself
 ```
 """
 
@@ -41,6 +43,10 @@ class NotALedgerError(UsageError):
     pass
 
 
+class NetworkFolderError(UsageError):
+    pass
+
+
 class NoDataError(GpuledgerError):
     exit_code = 3
 
@@ -54,6 +60,10 @@ class LedgerHeldError(GpuledgerError):
 
 
 class LedgerUnusableError(GpuledgerError):
+    pass
+
+
+class LedgerFullError(LedgerUnusableError):
     pass
 
 

@@ -9,8 +9,9 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +25,8 @@ from store.frames import Frame, encode_frames
 from store.head import open_head
 
 LOCK_NAME = "collector.lock"
+KEYS_KEPT_S = 7 * 86_400  # a week: as long as a source may be cut off and then send again what it is not sure of
+KEYS_KEPT_MAX = 100_000  # some 10 MB of the head
 
 _INSERT_FRAME = """
 insert into frame (first_seq, event_count, kind, version, host, boot_id,
@@ -49,27 +52,48 @@ class Ledger:
         folder: The ledger's folder.
         host: Name of this machine in every event; its host name where left out.
         boot_id: The boot that the events belong to.
+        clock_us: Microseconds since the epoch, for the age of idempotency keys.
 
     Raises:
         NotALedgerError: The folder holds something that is no ledger.
         LedgerUnusableError: It cannot be written, is damaged, or was written by a newer gpuledger.
     """
 
-    def __init__(self, folder: Path, *, host: str | None = None, boot_id: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        host: str | None = None,
+        boot_id: str | None = None,
+        clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
         self.folder = folder
+        self._clock_us = clock_us
         self.host = host or socket.gethostname()
         self.boot_id = boot_id or read_boot_id()
         self._head = open_head(folder)
 
-    def append(self, events: Sequence[Event]) -> range:
+    def append(self, events: Sequence[Event], *, idempotency_key: str | None = None) -> range:
         """Write `events`, durably, and return the range of seq that they got.
+
+        Args:
+            events: The batch, written whole or not at all.
+            idempotency_key: A name that only this batch bears. A batch whose key was seen before is not written
+                again: the range that it got the first time is returned. Keys are remembered for `KEYS_KEPT_S`, and
+                at most the newest `KEYS_KEPT_MAX` of them.
 
         Raises:
             LedgerUnusableError: The disk is full or failing; nothing of the batch was written.
             ValueError: A kind or field that is not declared.
         """
         try:
-            return self._append(events)
+            with transaction(self._head) as head:
+                if idempotency_key is not None and (given := _range_of_key(head, idempotency_key)) is not None:
+                    return given
+                seqs = insert_events(head, events, host=self.host, boot_id=self.boot_id)
+                if idempotency_key is not None:
+                    _remember_key(head, idempotency_key, seqs, self._clock_us())
+                return seqs
         except (
             apsw.FullError,
             apsw.IOError,
@@ -83,21 +107,6 @@ class Ledger:
                 "see that its disk has space and is writable",
             ) from error
 
-    def _append(self, events: Sequence[Event]) -> range:
-        head = self._head
-        head.execute("begin immediate")
-        try:
-            first_seq: int = head.execute("select next_seq from ledger").get
-            frames = encode_frames(events, first_seq=first_seq, host=self.host, boot_id=self.boot_id)
-            head.executemany(_INSERT_FRAME, (_frame_row(frame) for frame in frames))
-            head.execute("update ledger set next_seq = ?", (first_seq + len(events),))
-            head.execute("commit")
-        except BaseException:
-            if head.in_transaction:
-                head.execute("rollback")
-            raise
-        return range(first_seq, first_seq + len(events))
-
     def close(self) -> None:
         self._head.close()
 
@@ -108,6 +117,54 @@ class Ledger:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+@contextmanager
+def transaction(head: apsw.Connection) -> Iterator[apsw.Connection]:
+    """One transaction that holds SQLite's write lock from its first step on: all of it, or on any error nothing."""
+    head.execute("begin immediate")
+    try:
+        yield head
+        head.execute("commit")
+    except BaseException:
+        if head.in_transaction:
+            head.execute("rollback")
+        raise
+
+
+def insert_events(head: apsw.Connection, events: Sequence[Event], *, host: str, boot_id: str) -> range:
+    """Put `events` into the tail, inside the caller's transaction, and return the range of seq that they got.
+
+    Raises:
+        ValueError: A kind or field that is not declared.
+    """
+    first_seq: int = head.execute("select next_seq from ledger").get
+    frames = encode_frames(events, first_seq=first_seq, host=host, boot_id=boot_id)
+    insert_frames(head, frames)
+    head.execute("update ledger set next_seq = ?", (first_seq + len(events),))
+    return range(first_seq, first_seq + len(events))
+
+
+def insert_frames(head: apsw.Connection, frames: Iterable[Frame]) -> None:
+    head.executemany(_INSERT_FRAME, (_frame_row(frame) for frame in frames))
+
+
+def _range_of_key(head: apsw.Connection, key: str) -> range | None:
+    row = head.execute("select first_seq, event_count from batch_key where key = ?", (key,)).fetchone()
+    return None if row is None else range(row[0], row[0] + row[1])
+
+
+def _remember_key(head: apsw.Connection, key: str, seqs: range, now_us: int) -> None:
+    """Remember a batch, and forget those that are too old or too many.
+
+    Both bounds are needed: a clock that stepped back leaves keys of the future, which only their number removes.
+    """
+    head.execute(
+        "insert into batch_key (key, first_seq, event_count, appended_at_us) values (?, ?, ?, ?)",
+        (key, seqs.start, len(seqs), now_us),
+    )
+    head.execute("delete from batch_key where appended_at_us < ?", (now_us - KEYS_KEPT_S * 1_000_000,))
+    head.execute("delete from batch_key where number <= (select max(number) from batch_key) - ?", (KEYS_KEPT_MAX,))
 
 
 def _frame_row(frame: Frame) -> tuple[int | str | bytes, ...]:
@@ -155,8 +212,9 @@ class CollectorLock:
             ) from None
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
         holder_record = json.dumps({"pid": os.getpid(), "started_at": started_at}).encode()
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, holder_record, 0)
+        with suppress(OSError):  # on a full disk the lock holds all the same; it only cannot say by whom
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, holder_record, 0)
 
     def close(self) -> None:
         with suppress(OSError):

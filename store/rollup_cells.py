@@ -3,7 +3,7 @@
 A cell is what one series did in one metric during one minute or hour: how often it was read, least, greatest, sum,
 last; per hour also a sketch. Cells of the same series merge by addition, least and greatest, so that any longer time
 is answered from them. One row is one cell, narrow: the metric's column is data (`field`), not a column of its own; see
-docs/decisions/0007-narrow-rollups.md.
+docs/decisions/0013-narrow-rollups.md.
 
 A counter's cell is a run of readings of one boot and one counter epoch: what it grew by and for how long within the
 run, and its first and last reading, so that the step from one run to the next is known to whoever puts them together.
@@ -34,6 +34,8 @@ ROLLED_KINDS: Mapping[str, Kind] = {
 
 SERIES_NAMES: Mapping[str, str] = {
     "gpu_sample": "gpu_index",
+    "device_sample": "device",
+    "nvlink_sample": "gpu_index",
     "process_sample": "name",
     "request": "operation",
     "server_sample": "model",

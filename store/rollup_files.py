@@ -16,13 +16,13 @@ import pyarrow.parquet as pq
 
 from store.events import Kind
 from store.files import publish_file
-from store.rollup_cells import HOUR_S, STEPS_S, cell_schema
+from store.rollup_cells import STEPS_S, cell_schema
+from store.segments import FOOTER_PREFIX
+from store.times import HOUR_US
 
 ZSTD_LEVEL = 3
 ROW_GROUP_ROWS_MIN = 4_000  # a metric of 8 GPUs is 11,520 rows a day per minute, 5,952 a month per hour
 CELLS_AT_ONCE = {"minute": 40_000, "hour": 12_000}  # an hour's cells bear sketches
-HOUR_US = HOUR_S * 1_000_000
-_FOOTER_PREFIX = "gpuledger."
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +193,7 @@ def _footer_texts(file: RollupFile, footer: Footer) -> dict[str, str]:
         "revision": footer.reach.revision,
         "events_by_hour": json.dumps({str(hour): count for hour, count in footer.events_by_hour.items()}),
     }
-    return {f"{_FOOTER_PREFIX}{key}": str(value) for key, value in texts.items()}
+    return {f"{FOOTER_PREFIX}{key}": str(value) for key, value in texts.items()}
 
 
 def read_footer(folder: Path, path: Path) -> tuple[RollupFile, Footer]:
@@ -206,7 +206,7 @@ def read_footer(folder: Path, path: Path) -> tuple[RollupFile, Footer]:
         metadata = file.metadata
         begins = file.read(columns=["begins_at"])["begins_at"].cast(pa.int64())
     pairs = {key.decode(): value.decode() for key, value in (metadata.metadata or {}).items()}
-    texts = {key.removeprefix(_FOOTER_PREFIX): value for key, value in pairs.items() if key.startswith(_FOOTER_PREFIX)}
+    texts = {key.removeprefix(FOOTER_PREFIX): value for key, value in pairs.items() if key.startswith(FOOTER_PREFIX)}
     if not {"kind", "step", "revision"} <= set(texts) or not len(begins):
         raise ValueError(f"{path} is no rollup")
     edges = pc.min_max(begins)

@@ -16,11 +16,9 @@ changed nothing. Files that were replaced stay until no reader can hold them. Ev
 the rollups: an hour of which events are gone is added to, not made anew.
 """
 
-import fcntl
-import os
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,19 +30,17 @@ import pyarrow.parquet as pq
 
 from store.derivations import arrow_schema
 from store.events import Kind
-from store.files import make_folder
 from store.head import open_head
 from store.rollup_cells import ROLLED_KINDS, STEPS_S, cells_of, needed_columns
-from store.rollup_files import HOUR_US, Footer, Part, Reach, RollupFile, read_footer, with_schema, write_cells
+from store.rollup_files import Footer, Part, Reach, RollupFile, read_footer, with_schema, write_cells
+from store.rollups_due import CLOSED_AFTER_US, note_rolled
+from store.sealing import seal_lock
+from store.segments import Segment, announce, catalogued, let_go, remove_unfinished, unlink_removable, withdraw
+from store.times import DAY_US, HOUR_US
 
 FOLDER_NAME = "rollups"
-LOCK_NAME = "lock"
-CLOSED_AFTER_US = (
-    30_000_000  # an hour is closed so long after its end: what is observed in it has been appended by then
-)
 REPLACED_KEPT_US = 900_000_000  # longer than any question may take
 HOURS_MAX = 48  # of a kind in one update: half a minute of work; the next update goes on
-DAY_US = 24 * HOUR_US
 
 
 @dataclass(slots=True)
@@ -89,45 +85,31 @@ def rebuild_rollups(folder: Path, *, now_us: int | None = None) -> RollupResult:
 
 
 def _with_lock(folder: Path, now_us: int | None, *, until_done: bool, is_rebuild: bool = False) -> RollupResult:
-    head = open_head(folder)
+    now_us = time.time_ns() // 1000 if now_us is None else now_us
+    with closing(open_head(folder)) as head, seal_lock(folder) as is_ours:
+        if not is_ours:
+            return RollupResult(is_ours=False)
+        remove_unfinished(folder, head)
+        unlink_removable(folder, head, now_us=now_us)
+        return roll_up(folder, head, now_us=now_us, until_done=until_done, is_rebuild=is_rebuild)
+
+
+def roll_up(
+    folder: Path, head: apsw.Connection, *, now_us: int, until_done: bool = False, is_rebuild: bool = False
+) -> RollupResult:
+    """Update or rebuild, for the holder of the seal lock."""
     result = RollupResult()
-    try:
-        with _lock(folder) as is_ours:
-            result.is_ours = is_ours
-            if is_ours:
-                for kind in ROLLED_KINDS.values():
-                    update = _Update(folder, head, kind, time.time_ns() // 1000 if now_us is None else now_us, result)
-                    if is_rebuild:
-                        update.rebuild()
-                    while update.run() and until_done:
-                        pass
-    finally:
-        head.close()
+    is_done = True
+    for kind in ROLLED_KINDS.values():
+        update = _Update(folder, head, kind, now_us, result)
+        if is_rebuild:
+            update.rebuild()
+        while (may_be_more := update.run()) and until_done:
+            pass
+        is_done = is_done and not may_be_more
+    if is_done:
+        note_rolled(head, now_us=now_us)
     return result
-
-
-@contextmanager
-def _lock(folder: Path) -> Iterator[bool]:
-    make_folder(folder / FOLDER_NAME)
-    descriptor = os.open(folder / FOLDER_NAME / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield True
-    except BlockingIOError:
-        yield False
-    finally:
-        os.close(descriptor)
-
-
-@dataclass(frozen=True, slots=True)
-class _Sealed:
-    """A sealed file of events, as the catalogue has it."""
-
-    path: str
-    first_seq: int
-    last_seq: int
-    first_us: int
-    last_us: int
 
 
 class _Update:
@@ -156,10 +138,10 @@ class _Update:
         reach = self._reach()
         with self._head:  # one picture
             upto_seq = self._sealed_upto()
-            sealed = self._sealed("last_observed_at_us >= ? or last_seq > ?", *_edges(reach))
+            sealed = [one for one in self._sealed() if reach is None or _is_beyond(one, reach)]
         if not sealed and reach is None:
             return False
-        before = reach or Reach(_hour_of(min(one.first_us for one in sealed)), 0, 0)
+        before = reach or Reach(_hour_of(min(one.first_observed_at_us for one in sealed)), 0, 0)
         closed_us = _hour_of(self._now_us - CLOSED_AFTER_US)
         new = self._new_hours(sealed, before, closed_us)
         before_us = min(closed_us, max([before.before_us, *(hour + HOUR_US for hour in new)]))
@@ -167,7 +149,6 @@ class _Update:
         if new or late or lost or before_us < before.before_us:
             after = Reach(before_us, upto_seq, before.revision + 1)
             self._replace({*new, *lost}, late - {*new, *lost}, before, after)
-        self._remove_replaced()
         return len(new) == HOURS_MAX
 
     def rebuild(self) -> None:
@@ -187,13 +168,10 @@ class _Update:
         ).fetchone()
         return Reach(*row) if row else self._adopt()
 
-    def _sealed(self, condition: str, *values: int) -> list[_Sealed]:
-        rows = self._head.execute(
-            "select path, first_seq, last_seq, first_observed_at_us, last_observed_at_us from segment "
-            f"where kind = ? and ({condition})",
-            (self._kind.name, *values),
-        )
-        return [_Sealed(*row) for row in rows]
+    def _sealed(self) -> list[Segment]:
+        """The segments of today's version of the kind: where there are others, readers ask the events."""
+        wanted = (self._kind.name, self._kind.version)
+        return [one for one in catalogued(self._head) if (one.kind, one.version) == wanted]
 
     def _sealed_upto(self) -> int:
         """Every event of the kind with a seq up to this one is in a segment."""
@@ -206,12 +184,12 @@ class _Update:
 
     # Which hours
 
-    def _new_hours(self, sealed: Sequence[_Sealed], before: Reach, closed_us: int) -> list[int]:
+    def _new_hours(self, sealed: Sequence[Segment], before: Reach, closed_us: int) -> list[int]:
         """The closed hours that are not held yet and that a segment meets, the oldest first."""
         hours: list[int] = []
         hour = before.before_us
         while len(hours) < HOURS_MAX:
-            later = [max(one.first_us, hour) for one in sealed if one.last_us >= hour]
+            later = [max(one.first_observed_at_us, hour) for one in sealed if one.last_observed_at_us >= hour]
             hour = _hour_of(min(later, default=closed_us))
             if hour >= closed_us:
                 break
@@ -219,11 +197,11 @@ class _Update:
             hour += HOUR_US
         return hours
 
-    def _late_hours(self, sealed: Sequence[_Sealed], before: Reach, upto_seq: int) -> set[int]:
+    def _late_hours(self, sealed: Sequence[Segment], before: Reach, upto_seq: int) -> set[int]:
         """The hours that are held and got events since."""
         hours: set[int] = set()
         for one in sealed:
-            if one.last_seq > before.upto_seq and one.first_us < before.before_us:
+            if one.last_seq > before.upto_seq and one.first_observed_at_us < before.before_us:
                 for batch in self._batches(one, ("seq", "observed_at")):
                     seq, time_us = batch["seq"].to_numpy(), batch["observed_at"].cast(pa.int64()).to_numpy()
                     is_late = (seq > before.upto_seq) & (seq <= upto_seq) & (time_us < before.before_us)
@@ -286,9 +264,11 @@ class _Update:
             pieces += self._pieces(hour, events, after)
         in_force = self._arrange(pieces, anew, self._counts(made), after)
         self._commit(in_force, made, after)
-        for piece in pieces:
-            if piece.path not in {one.path for one in in_force}:
-                (self._folder / piece.path).unlink(missing_ok=True)
+        joined = {piece.path for piece in pieces} - {one.path for one in in_force}
+        for path in joined:
+            (self._folder / path).unlink(missing_ok=True)
+        with self._head:
+            withdraw(self._head, joined)
 
     def _pieces(self, hour: int, events: pa.Table, after: Reach) -> list[RollupFile]:
         """The cells of one hour in files of their own, per step; none where nothing was measured."""
@@ -301,6 +281,7 @@ class _Update:
         return pieces
 
     def _written(self, file: RollupFile, parts: Sequence[Part], counts: Mapping[int, int], after: Reach) -> RollupFile:
+        announce(self._head, [file.path])
         return write_cells(self._folder, file, self._kind, parts, Footer(self._ledger_id(), after, counts))
 
     def _file(self, step: str, name: str, reach: Reach) -> RollupFile:
@@ -312,7 +293,9 @@ class _Update:
         schema = pa.schema([arrow_schema(self._kind).field(name) for name in names])
         tables = [schema.empty_table()]
         span = (hour, hour + HOUR_US)
-        for one in self._sealed("last_observed_at_us >= ? and first_observed_at_us < ?", *span):
+        for one in self._sealed():
+            if one.last_observed_at_us < span[0] or one.first_observed_at_us >= span[1]:
+                continue
             for batch in self._batches(one, names, span):
                 time_us = batch["observed_at"].cast(pa.int64())
                 is_of_hour = pc.and_(pc.greater_equal(time_us, hour), pc.less(time_us, hour + HOUR_US))
@@ -321,7 +304,7 @@ class _Update:
         return pa.concat_tables(tables).combine_chunks()
 
     def _batches(
-        self, sealed: _Sealed, names: Sequence[str], span: tuple[int, int] = (-(2**62), 2**62)
+        self, sealed: Segment, names: Sequence[str], span: tuple[int, int] = (-(2**62), 2**62)
     ) -> Iterator[pa.RecordBatch]:
         """The columns of a segment, a bounded number of rows at a time, at least those observed in `span`.
 
@@ -382,7 +365,7 @@ class _Update:
     def _in_force(self) -> list[RollupFile]:
         rows = self._head.execute(
             "select path, kind, step, first_begins_at_us, last_ends_at_us, row_count from rollup "
-            "where kind = ? and replaced_at_us is null order by path",
+            "where kind = ? order by path",
             (self._kind.name,),
         )
         return [RollupFile(*row) for row in rows]
@@ -392,33 +375,26 @@ class _Update:
         known = {one.path for one in self._in_force()}
         gone = known - {one.path for one in in_force}
         with head:
+            let_go(head, self._sizes(gone), removable_at_us=self._now_us + REPLACED_KEPT_US)
+            head.executemany("delete from rollup where path = ?", [(path,) for path in gone])
             head.executemany(
-                "update rollup set replaced_at_us = ? where path = ?", [(self._now_us, one) for one in gone]
-            )
-            head.executemany(
-                "insert into rollup values (?, ?, ?, ?, ?, ?, ?, null)",
+                "insert into rollup values (?, ?, ?, ?, ?, ?, ?)",
                 [self._row(one) for one in in_force if one.path not in known],
             )
             head.executemany(
                 "insert or replace into rolled_hour values (?, ?, ?)", [(kind, hour, n) for hour, n in made.items()]
             )
             head.execute("insert or replace into rolled values (?, ?, ?, ?)", (kind, *_values(after)))
+            withdraw(head, [one.path for one in in_force])
+
+    def _sizes(self, paths: Collection[str]) -> dict[str, int]:
+        rows = self._head.execute("select path, size_bytes from rollup where kind = ?", (self._kind.name,))
+        return {str(path): int(size_bytes) for path, size_bytes in rows if path in paths}
 
     def _row(self, file: RollupFile) -> tuple[str | int, ...]:
         size_bytes = (self._folder / file.path).stat().st_size
         edges = (file.first_begins_at_us, file.last_ends_at_us)
         return (file.path, file.kind, file.step, *edges, file.row_count, size_bytes)
-
-    def _remove_replaced(self) -> None:
-        """Remove what was replaced long ago; also where the clock went back since."""
-        rows = self._head.execute(
-            "select path from rollup where kind = ? and abs(? - replaced_at_us) > ?",
-            (self._kind.name, self._now_us, REPLACED_KEPT_US),
-        ).fetchall()
-        for (path,) in rows:
-            (self._folder / str(path)).unlink(missing_ok=True)
-        if rows:
-            self._head.executemany("delete from rollup where path = ?", rows)
 
     def _ledger_id(self) -> str:
         identity: str = self._head.execute("select id from ledger").get
@@ -466,9 +442,9 @@ def _may_meet(metadata: pq.FileMetaData, row_group: int, span: tuple[int, int]) 
     return bool(first_us < span[1] and last_us >= span[0])
 
 
-def _edges(reach: Reach | None) -> tuple[int, int]:
-    """What tells the segments with something that is not held."""
-    return (reach.before_us, reach.upto_seq) if reach else (-(2**62), 0)
+def _is_beyond(one: Segment, reach: Reach) -> bool:
+    """Whether a segment has something that is not held."""
+    return one.last_observed_at_us >= reach.before_us or one.last_seq > reach.upto_seq
 
 
 def _values(reach: Reach) -> tuple[int, int, int]:

@@ -1,6 +1,6 @@
 """Reading a ledger: one consistent picture of catalogue and tail."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import apsw
 
 from store.events import KINDS
-from store.frames import frames_to_arrow
-from store.head import HEAD_NAME, open_head_for_reading
+from store.frames import Frame, frames_to_arrow
+from store.head import HEAD_NAME, has_table, open_head_for_reading
 from store.ledger import frames_of_rows
+from store.shapes import shape
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -28,8 +29,19 @@ class KindSnapshot:
     Args:
         files: The sealed Parquet files whose time range meets the window.
         tail: The events not sealed yet, with the kind's whole schema.
+        older: What an earlier release wrote in an earlier version of the kind.
     """
 
+    files: tuple[Path, ...]
+    tail: "pa.Table"
+    older: tuple["OlderEvents", ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OlderEvents:
+    """Events of one kind in an earlier version of it, with that version's schema."""
+
+    version: int
     files: tuple[Path, ...]
     tail: "pa.Table"
 
@@ -89,10 +101,7 @@ class LedgerReader:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._head = open_head_for_reading(folder)
-        # A head that no newer program has written to yet has no table of them.
-        self._has_rollups = bool(
-            self._head.execute("select exists (select 1 from sqlite_schema where name = 'rolled')").get
-        )
+        self._has_rollups = has_table(self._head, "rolled")
 
     def snapshot(
         self,
@@ -106,24 +115,24 @@ class LedgerReader:
 
         Catalogue and tail come from one read transaction: no event is in both, none is in neither. No file is
         opened. Files and frames are chosen by their time range, so both may hold events outside the window too.
-        The tail is decoded to `columns` alone where they are given.
+        Of today's version of the kind the tail is decoded to `columns` alone where they are given.
         """
         window = (start_us, end_us)
         with self._head:
             files = {kind: self._files(kind, window) for kind in kinds}
             frames = {kind: self._frames(kind, window) for kind in files}
-        return {
-            kind: KindSnapshot(files[kind], frames_to_arrow(KINDS[kind], frames_of_rows(frames[kind]), columns))
-            for kind in files
-        }
+        return {kind: _kind_snapshot(kind, files[kind], frames_of_rows(frames[kind]), columns) for kind in files}
 
-    def _files(self, kind: str, window: tuple[int, int]) -> tuple[Path, ...]:
+    def _files(self, kind: str, window: tuple[int, int]) -> list[tuple[int, Path]]:
         rows = self._head.execute(
-            "select path from segment where kind = ? and last_observed_at_us >= ? and first_observed_at_us < ? "
-            "order by first_seq",
+            "select version, path from segment "
+            "where kind = ? and last_observed_at_us >= ? and first_observed_at_us < ? order by first_seq",
             (kind, *window),
         )
-        return tuple(self.folder / path for (path,) in rows)
+        return [(version, self.folder / path) for version, path in rows]
+
+    def _paths(self, kind: str, window: tuple[int, int]) -> tuple[Path, ...]:
+        return tuple(path for _, path in self._files(kind, window))
 
     def _frames(self, kind: str, window: tuple[int, int]) -> list[tuple[Any, ...]]:
         return self._head.execute(
@@ -133,12 +142,15 @@ class LedgerReader:
         ).fetchall()
 
     def rollup_extent(self, kind: str) -> RollupExtent | None:
-        """What the rollups of a kind hold; None where there are none."""
-        if not self._has_rollups:
+        """What the rollups of a kind hold; None where there are none, or events in an earlier version of the kind.
+
+        Cells are made of today's version alone.
+        """
+        if not self._has_rollups or self._has_older(kind):
             return None
         row = self._head.execute(
             """
-            select (select min(first_begins_at_us) from rollup where kind = :kind and replaced_at_us is null),
+            select (select min(first_begins_at_us) from rollup where kind = :kind),
                    before_us, upto_seq,
                    min((select coalesce(min(first_observed_at_us), :end) from segment where kind = :kind),
                        (select coalesce(min(first_observed_at_us), :end) from frame where kind = :kind))
@@ -148,10 +160,18 @@ class LedgerReader:
         ).fetchone()
         return RollupExtent(*row) if row and row[0] is not None else None
 
+    def _has_older(self, kind: str) -> bool:
+        has_older: int = self._head.execute(
+            "select exists (select 1 from segment where kind = :kind and version <> :today) "
+            "or exists (select 1 from frame where kind = :kind and version <> :today)",
+            {"kind": kind, "today": KINDS[kind].version},
+        ).get
+        return bool(has_older)
+
     def rollup_files(self, kind: str, step: str, start_us: int, end_us: int) -> tuple[Path, ...]:
         """The files with cells of a minute or an hour that may begin in [start_us, end_us)."""
         rows = self._head.execute(
-            "select path from rollup where kind = ? and step = ? and replaced_at_us is null "
+            "select path from rollup where kind = ? and step = ? "
             "and last_ends_at_us > ? and first_begins_at_us < ? order by path",
             (kind, step, start_us, end_us),
         )
@@ -173,7 +193,7 @@ class LedgerReader:
         )
         tail = frames_to_arrow(KINDS[kind], frames_of_rows(self._frames(kind, window)), columns)
         return NotRolled(
-            tuple((one, self._files(kind, one)) for one in ranges), tuple(self.folder / path for (path,) in rows), tail
+            tuple((one, self._paths(kind, one)) for one in ranges), tuple(self.folder / path for (path,) in rows), tail
         )
 
     def one_picture(self) -> apsw.Connection:
@@ -202,6 +222,12 @@ class LedgerReader:
         ).get
         return KindExtent(*row)
 
+    def names(self, path: str) -> bool:
+        """Whether the catalogue names a segment or a rollup of that path, relative to the ledger's folder."""
+        tables = ("segment", "rollup") if self._has_rollups else ("segment",)
+        texts = (f"select exists (select 1 from {table} where path = ?)" for table in tables)
+        return any(self._head.execute(text, (path,)).get for text in texts)
+
     @property
     def ledger_id(self) -> str:
         identity: str = self._head.execute("select id from ledger").get
@@ -224,3 +250,24 @@ class LedgerReader:
         self, kind: "type[BaseException] | None", error: BaseException | None, trace: "TracebackType | None"
     ) -> None:
         self.close()
+
+
+def _kind_snapshot(
+    kind: str, files: Sequence[tuple[int, Path]], frames: Sequence[Frame], columns: Collection[str] | None
+) -> KindSnapshot:
+    today = KINDS[kind].version
+    versions = {version for version, _ in files} | {frame.version for frame in frames}
+    older = (_of_version(kind, version, files, frames) for version in sorted(versions - {today}))
+    newest = _of_version(kind, today, files, frames, columns)
+    return KindSnapshot(newest.files, newest.tail, tuple(older))
+
+
+def _of_version(
+    kind: str,
+    version: int,
+    files: Sequence[tuple[int, Path]],
+    frames: Sequence[Frame],
+    columns: Collection[str] | None = None,
+) -> OlderEvents:
+    tail = frames_to_arrow(shape(kind, version), [frame for frame in frames if frame.version == version], columns)
+    return OlderEvents(version, tuple(path for written, path in files if written == version), tail)

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from collector.clock import Now
 from collector.demo import DemoProbe
-from collector.host import HostProbe
+from collector.host.probe import HostProbe
 from collector.sampler import Sampler
 from gpuledger import __version__
 from store.ledger import Ledger

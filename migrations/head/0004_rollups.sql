@@ -7,8 +7,7 @@ create table rollup (
     first_begins_at_us integer not null,    -- of its earliest cell
     last_ends_at_us integer not null,       -- of its latest
     row_count integer not null,
-    size_bytes integer not null,
-    replaced_at_us integer                  -- NULL while it is in force; removed when no reader can hold it
+    size_bytes integer not null
 ) strict, without rowid;
 
 create index rollup_by_time on rollup (kind, step, last_ends_at_us, first_begins_at_us);
@@ -19,6 +18,10 @@ create table rolled (                       -- its rollups hold all events of a 
     upto_seq integer not null,
     revision integer not null               -- of its files; each change of them has the next
 ) strict, without rowid;
+
+create table rolling (                      -- one row: when the rollups were last up to date
+    done_at_us integer not null
+) strict;
 
 create table rolled_hour (                  -- how many events of a kind went into the cells of one hour
     kind text not null,

@@ -1,6 +1,7 @@
 """Stand-ins for what the collector is given: a clock, a ledger, a probe, and a process with a GPU machine in it."""
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,9 +13,11 @@ from typing import Any
 import pytest
 
 from collector.clock import Now
+from collector.probe import Condition
 from store.errors import LedgerUnusableError
 from store.events import GPU_SAMPLE, Event
 
+MACHINES = Path(__file__).parents[1] / "fixtures"
 START_US = 1_795_435_200_000_000  # 2026-11-23 12:00:00 UTC
 
 
@@ -65,6 +68,38 @@ def clock_until() -> Callable[[float], FakeClock]:
     return FakeClock
 
 
+@pytest.fixture
+def machine(tmp_path: Path) -> Callable[..., Path]:
+    """Return a copy of a folder that stands for a machine, to be changed."""
+
+    def copy(name: str = "host-h200-node") -> Path:
+        return Path(shutil.copytree(MACHINES / name, tmp_path / name))
+
+    return copy
+
+
+class PatientClock(FakeClock):
+    """Waits for a thread as long as it takes, unless that hangs: then it moves on to the moment that is waited for.
+
+    `hanging` is set by whoever stands for what hangs.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hanging = threading.Event()
+
+    def wait_until(self, monotonic_s: float, stop: threading.Event) -> None:
+        while not (stop.is_set() or self.hanging.is_set()):
+            stop.wait(0.001)
+        if not stop.is_set():
+            super().wait_until(monotonic_s, stop)
+
+
+@pytest.fixture
+def patient_clock() -> PatientClock:
+    return PatientClock()
+
+
 @dataclass
 class FakeLedger:
     """Keeps what it is given in memory, batch by batch, and takes nothing while `problem` is set."""
@@ -97,6 +132,12 @@ class FakeProbe:
         self.trouble: Callable[[], Any] = lambda: None
         self.reads: list[Now] = []
         self.is_closed = False
+        self.condition = Condition.ANSWERS
+        self.busy_with: str | None = None
+        self.came: list[Event] = []
+        self.is_abandoned = False
+        self.held: list[str] = []
+        self.rests = 0
 
     def read(self, now: Now) -> list[Event]:
         self.reads.append(now)
@@ -105,6 +146,17 @@ class FakeProbe:
 
     def status(self) -> str:
         return self.words
+
+    def meanwhile(self) -> list[Event]:
+        came, self.came = self.came, []
+        return came
+
+    def abandon(self) -> None:
+        self.is_abandoned = True
+
+    def rest(self) -> list[str]:
+        self.rests += 1
+        return self.held
 
     def close(self) -> None:
         self.is_closed = True
@@ -118,6 +170,11 @@ def probe() -> FakeProbe:
 @pytest.fixture
 def other_probe() -> FakeProbe:
     return FakeProbe("two")
+
+
+@pytest.fixture
+def make_probe() -> Callable[[str], FakeProbe]:
+    return FakeProbe
 
 
 BETWEEN = ("nvmlDeviceGetSamples", "nvmlGpm")
@@ -150,7 +207,8 @@ class Seen:
 
     @property
     def told(self) -> list[str]:
-        return [values["message"] for values in self.of("gpu_event")]
+        """What happened to the GPUs themselves, without what held their clocks."""
+        return [values["message"] for values in self.of("gpu_event") if "throttle_reason" not in values]
 
 
 def _hot(row: dict[str, Any]) -> dict[str, Any]:
@@ -183,6 +241,10 @@ class GpuMachine:
         )
         self.begin()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def begin(self) -> None:
         """Begin anew, with another probe."""
         self._ask({"begin": {"interval_s": 1.0, **self._options}})
@@ -200,6 +262,17 @@ class GpuMachine:
         now = self._clock.advance(after_s)
         answer = self._ask({"read": [now.monotonic_s, now.boottime_s, now.wall_us]})
         return Seen(answer["status"], [Event(**event) for event in answer["events"]])
+
+    def save(self, path: Path, load: str = "made up") -> int:
+        """End what a probe of the kind `record` records and write it; its size in bytes."""
+        return self._ask({"save": [str(path), load]})
+
+    def rest(self) -> dict[str, Any]:
+        """Have the probe let go: what it says it holds, and which libraries of the driver its process has mapped."""
+        return self._ask({"rest": None})
+
+    def leave_alone(self, *uuids: str) -> None:
+        self._ask({"leave_alone": uuids})
 
     def _ask(self, request: dict[str, Any]) -> Any:
         self._process.stdin.write(json.dumps(request) + "\n")

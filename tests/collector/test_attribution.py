@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector import attribution
-from collector.attribution import COMMAND_CHARACTERS_MAX, Attributor, redacted
+from collector.gpu import attribution
+from collector.gpu.attribution import COMMAND_CHARACTERS_MAX, Attributor, redacted
 
 PAGE_BYTES, TICKS_PER_SECOND = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
 BOOT_S = 1_795_000_000
@@ -42,11 +42,8 @@ class Machine:
         folder = self.proc / str(pid)
         folder.mkdir(exist_ok=True)
         user, system = (seconds * TICKS_PER_SECOND for seconds in cpu_s)
-        numbers = (
-            f"1 1 1 0 -1 4194304 9 0 0 0 {user} {system} 0 0 20 0 8 0 {start_s * TICKS_PER_SECOND} 99 25 18446744073"
-        )
+        numbers = f"1 1 1 0 -1 4194304 9 0 0 0 {user} {system} 0 0 20 0 8 0 {start_s * TICKS_PER_SECOND} 99 {pages} 18446744073"
         (folder / "stat").write_bytes(b"%d (%b) S %b\n" % (pid, comm, numbers.encode()))
-        (folder / "statm").write_text(f"90000 {pages} 900 1 0 8000 0\n")
         (folder / "cmdline").write_bytes(b"".join(os.fsencode(word) + b"\0" for word in argv))
         (folder / "status").write_text(f"Name:\tpython3\nUmask:\t0022\nUid:\t{uid}\t0\t0\t0\nGid:\t0\t0\t0\t0\n")
         (folder / "cgroup").write_text(cgroup)
@@ -111,7 +108,6 @@ def test_a_process_that_ends_is_no_longer_visible_and_is_read_anew_when_its_pid_
     [
         ("cmdline", {"command"}),
         ("status", {"user"}),
-        ("statm", {"host_memory_bytes"}),
         ("cgroup", {"container_id"}),
     ],
 )
@@ -136,7 +132,6 @@ def test_a_stat_of_another_layout_leaves_out_what_it_would_have_told(machine, at
         "process_visible": True,
         "command": "python3 train.py",
         "user": "root",
-        "host_memory_bytes": 25_000 * PAGE_BYTES,
     }
 
 
@@ -339,7 +334,7 @@ def test_text_that_would_turn_or_control_a_terminal_is_shown_plain(machine, attr
 
 # --- for anything at all
 
-FILES = ("stat", "statm", "cmdline", "status", "cgroup")
+FILES = ("stat", "cmdline", "status", "cgroup")
 ANY_BYTES = st.binary(max_size=300)
 ODD_TEXT = st.text(st.one_of(st.characters(), st.sampled_from("\x1b\x00\n\t\u202e\u2066\u200f\u061c=:-\"' "))).map(
     lambda text: text.encode(errors="surrogatepass")

@@ -4,7 +4,7 @@ import pytest
 
 from collector.clock import Now
 from collector.demo import DemoProbe
-from store.events import CLOCK_EVENT_REASONS, GPU_SAMPLE, INVENTORY
+from store.events import CLOCK_EVENT_REASONS, DEVICE_SAMPLE, GPU_SAMPLE, INVENTORY
 
 START_US = 1_795_435_200_000_000
 EVERY_REASON = sum(CLOCK_EVENT_REASONS)
@@ -110,3 +110,18 @@ def test_an_hour_shows_idle_and_load_and_what_holds_the_clocks(an_hour):
     assert min(utilization) == 0
     assert max(utilization) > 90
     assert {0x0, 0x1, 0x4} <= reasons  # nothing, idle, the power cap
+
+
+def test_each_h200_has_a_labelled_port_every_five_seconds_whose_traffic_follows_the_gpus_load():
+    probe = DemoProbe(interval_s=1.0)
+    seen = [[event.values for event in probe.read(moment(second))] for second in range(301)]
+    ports = {second: [row for row in rows if "device" in row] for second, rows in enumerate(seen)}
+    assert [second for second, rows in ports.items() if rows] == list(range(0, 301, 5))
+    assert {tuple(row["device"] for row in rows) for rows in ports.values() if rows} == {
+        ("demo_mlx5_0/1", "demo_mlx5_1/1")
+    }
+    assert {column for rows in ports.values() for row in rows for column in row} <= set(DEVICE_SAMPLE.by_name)
+    sent = [rows[0]["sent_bytes"] for rows in ports.values() if rows]
+    assert sent == sorted(sent)
+    load_seconds = sum(rows[0]["utilization_percent"] for rows in seen[1:]) / 100
+    assert sent[-1] - sent[0] == pytest.approx(0.8 * 50e9 * load_seconds, rel=1e-6)

@@ -8,10 +8,11 @@ import pytest
 
 from collector.clock import Now
 from collector.demo import DemoProbe
-from collector.exposition import LiveCollector, expose
+from collector.exposition import LedgerFigures, LiveCollector, expose
+from collector.probe import Condition
 from collector.sampler import Latest
 from store.derivations import prometheus_families
-from store.events import GPU_SAMPLE, SYSTEM_SAMPLE, Event
+from store.events import DEVICE_SAMPLE, GPU_SAMPLE, SYSTEM_SAMPLE, Event
 
 NOW = Now(monotonic_s=10.0, boottime_s=20.0, wall_us=1_795_435_200_250_000)
 TEXT = "text/plain;version=0.0.4"
@@ -59,8 +60,18 @@ INVENTORY = {
     "GPU-b": {"gpu_index": 1, "name": "NVIDIA H200", "source": "nvml"},
 }
 A, B = (("gpu", "0"), ("uuid", "GPU-a")), (("gpu", "1"), ("uuid", "GPU-b"))
+DISK_ROW = {"device_type": "disk", "device": "nvme0n1", "read_bytes": 4096, "in_flight_count": 0}
+CARD_ROW = {"device_type": "network", "device": "eth0", "received_bytes": 7, "link_up": False}
+PORT_ROW = {
+    "device_type": "infiniband",
+    "device": "mlx5_0/1",
+    "received_bytes": 8,
+    "absence": {"sent_bytes": "no_data"},
+}
+DISK, CARD, PORT = ((("type", row["device_type"]), ("device", row["device"])) for row in (DISK_ROW, CARD_ROW, PORT_ROW))
 LATEST = Latest(
     now=NOW,
+    devices=[Event("device_sample", NOW.wall_us - 4_000_000, row) for row in (DISK_ROW, CARD_ROW, PORT_ROW)],
     events=[
         Event("system_sample", NOW.wall_us, HOST_ROW),
         Event("gpu_sample", NOW.wall_us, GPU_ROW),
@@ -130,6 +141,11 @@ def test_a_scrape_is_the_newest_ticks_values_and_nothing_else(accept):
         labelled("dgx_gpu_row_remap_pending", A): 0.0,
         labelled("dgx_gpu_pcie_bytes_total", A, direction="tx"): 111.0,
         labelled("dgx_gpu_nvlink_bytes_total", A, direction="rx"): 222.0,
+        labelled("dgx_device_read_bytes_total", DISK): 4096.0,
+        labelled("dgx_device_in_flight", DISK): 0.0,
+        labelled("dgx_device_received_bytes_total", CARD): 7.0,
+        labelled("dgx_device_received_bytes_total", PORT): 8.0,
+        labelled("dgx_device_link_up", CARD): 0.0,
         ("dgx_cpu_utilization_percent", ()): 12.5,
         ("dgx_context_switches_total", ()): 9.0,
         ("dgx_pressure_seconds_total", (("resource", "io"), ("share", "some"))): 0.25,
@@ -137,11 +153,12 @@ def test_a_scrape_is_the_newest_ticks_values_and_nothing_else(accept):
 
 
 @pytest.mark.parametrize("accept", PARSERS)
-@pytest.mark.parametrize("kind", [GPU_SAMPLE, SYSTEM_SAMPLE], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", [GPU_SAMPLE, SYSTEM_SAMPLE, DEVICE_SAMPLE], ids=lambda kind: kind.name)
 def test_every_declared_family_has_help_and_type_and_a_counter_ends_in_total_once(kind, accept):
     exposed = [column for family in prometheus_families(kind) for column, _ in family.members]
-    row = {"gpu_uuid": "GPU-a", "gpu_index": 0} | {column.name: n for n, column in enumerate(exposed, start=1000)}
-    latest = Latest(now=NOW, events=[Event(kind.name, NOW.wall_us, row)])
+    labels = {"gpu_uuid": "GPU-a", "gpu_index": 0, "device_type": "disk", "device": "sda"}
+    rows = [Event(kind.name, NOW.wall_us, labels | {column.name: n for n, column in enumerate(exposed, start=1000)})]
+    latest = Latest(now=NOW, devices=rows) if kind is DEVICE_SAMPLE else Latest(now=NOW, events=rows)
     families = [family for family in scrape(latest, accept) if not family.name.startswith("dgx_collector_")]
     assert {family.name: (family.documentation, family.type) for family in families} == {
         family.name: (family.help, family.type) for family in prometheus_families(kind)
@@ -158,6 +175,24 @@ def test_every_declared_family_has_help_and_type_and_a_counter_ends_in_total_onc
 @pytest.mark.parametrize("accept", PARSERS)
 def test_when_sampling_has_stopped_only_the_collectors_own_families_are_left(accept):
     assert samples(scrape(LATEST, accept, is_fresh=False)) == OWN
+
+
+def test_each_probe_is_up_that_answers_or_was_told_not_to_and_no_other():
+    conditions = {"host": Condition.ANSWERS, "gpu": Condition.STALLED, "a": Condition.FAILED, "b": Condition.PAUSED}
+    found = samples(scrape(replace(LATEST, conditions=conditions), is_fresh=False))
+    of_probes = {
+        (name, dict(labels)["probe"]): value for (name, labels), value in found.items() if "collector_probe" in name
+    }
+    assert of_probes == {
+        **{("dgx_collector_probe_up", probe): value for probe, value in (("host", 1), ("gpu", 0), ("a", 0), ("b", 1))},
+        **{("dgx_collector_probe_paused", probe): float(probe == "b") for probe in conditions},
+    }
+
+
+def test_of_a_row_that_came_late_and_the_ticks_own_the_second_is_exposed():
+    late = Event("gpu_sample", NOW.wall_us - 2_000_000, {**GPU_ROW, "utilization_percent": 99})
+    found = samples(scrape(replace(LATEST, events=[late, *LATEST.events])))
+    assert found == samples(scrape(LATEST))
 
 
 @pytest.mark.parametrize("accept", PARSERS)
@@ -182,3 +217,18 @@ def test_the_demo_is_exposed_as_any_machine_with_its_source_in_the_info(accept):
     assert sources == ["demo", "demo", "demo"]
     watts = [event.values["power_watts"] for event in events if event.kind == "gpu_sample"]
     assert [value for (name, _), value in found.items() if name == "dgx_gpu_power_usage_watts"] == watts
+
+
+@pytest.mark.parametrize("accept", PARSERS)
+def test_what_the_ledgers_folder_is_like_is_exposed_and_what_cannot_be_had_is_absent(accept):
+    def gone():
+        raise OSError
+
+    def found(ledger):
+        body, _ = expose(LiveCollector(Latest, lambda: True, "1.2.3", ledger), accept)
+        names = samples(PARSERS[accept](body.decode()))
+        return {name: value for (name, _), value in names.items() if name.startswith("dgx_ledger_")}
+
+    figures = {"dgx_ledger_quarantined_files": 2.0, "dgx_ledger_free_bytes": 5e9}
+    assert found(LedgerFigures(lambda: 2, lambda: 5_000_000_000)) == figures
+    assert found(LedgerFigures(lambda: 2, gone)) == {"dgx_ledger_quarantined_files": 2.0}

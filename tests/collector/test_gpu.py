@@ -4,6 +4,7 @@ import pytest
 
 from store.events import GPU_SAMPLE
 
+PAST_EVERY_REST_S = 601.0
 LOST, NO_DATA, NO_PERMISSION, NOT_SUPPORTED = "lost", "no_data", "no_permission", "not_supported"
 
 BUSY = """
@@ -16,6 +17,9 @@ gpu 0 power_mw=612345 power_instant_mw=623456 power_limit_mw=650000 power_defaul
 gpu 0 energy_mj=5000000123 throttle_sw_power_ns=1500000000 throttle_sync_boost_ns=2250000000
 gpu 0 throttle_sw_thermal_ns=3125000000 throttle_hw_thermal_ns=4000000000 throttle_hw_power_brake_ns=5000000
 gpu 0 pcie_tx=1111111 pcie_rx=2222222 pcie_replay=7 nvlink_tx=3000 nvlink_rx=4000
+gpu 0 module_power_mw=812500 module_power_instant_mw=823250 memory_power_mw=61125 nvlink_raw_tx=3500 nvlink_raw_rx=4500
+gpu 0 throttle_thermal_ns=7000000000 throttle_board_limit_ns=8000000 throttle_low_utilization_ns=9500000000
+gpu 0 throttle_reliability_ns=10000000 throttle_application_clocks_ns=11000000000 throttle_base_clocks_ns=12000000
 gpu 0 max_clock_sm=1985 max_clock_mem=3202 max_pcie_gen=5 max_pcie_width=16 ecc=1 mig=0 persistence=1
 """
 
@@ -39,16 +43,27 @@ HOT = {
     "power_watts": 612.345,
     "power_instant_watts": 623.456,
     "power_limit_watts": 650.0,
+    "module_power_watts": 812.5,
+    "module_power_instant_watts": 823.25,
+    "memory_power_watts": 61.125,
     "throttle_sw_power_cap_seconds": 1.5,
     "throttle_sync_boost_seconds": 2.25,
     "throttle_sw_thermal_seconds": 3.125,
     "throttle_hw_thermal_seconds": 4.0,
     "throttle_hw_power_brake_seconds": 0.005,
+    "throttle_thermal_seconds": 7.0,
+    "throttle_board_limit_seconds": 0.008,
+    "throttle_low_utilization_seconds": 9.5,
+    "throttle_reliability_seconds": 0.01,
+    "throttle_application_clocks_seconds": 11.0,
+    "throttle_base_clocks_seconds": 0.012,
     "pcie_replay_count": 7,
     "pcie_tx_bytes": 1_111_111,
     "pcie_rx_bytes": 2_222_222,
     "nvlink_tx_bytes": 3_072_000,
     "nvlink_rx_bytes": 4_096_000,
+    "nvlink_raw_tx_bytes": 3_584_000,
+    "nvlink_raw_rx_bytes": 4_608_000,
 }
 """What a row says of the machine above, in the columns' units."""
 
@@ -70,12 +85,25 @@ FIELD_COLUMNS = {
     198: "pcie_rx_bytes",
     138: "nvlink_tx_bytes",
     139: "nvlink_rx_bytes",
+    75: "throttle_thermal_seconds",
+    77: "throttle_board_limit_seconds",
+    78: "throttle_low_utilization_seconds",
+    79: "throttle_reliability_seconds",
+    80: "throttle_application_clocks_seconds",
+    81: "throttle_base_clocks_seconds",
+    140: "nvlink_raw_tx_bytes",
+    141: "nvlink_raw_rx_bytes",
 }
+OTHER_SCOPES = {185: ("module_power_watts", "memory_power_watts"), 186: ("module_power_instant_watts",)}
+"""Columns of a field that is asked for the module or the memory, too."""
+NO_MODULE = dict.fromkeys(("module_power_watts", "module_power_instant_watts", "memory_power_watts"), NOT_SUPPORTED)
+"""What a GPU says that is no part of a module, and does not measure its memory."""
 CALL_COLUMNS = {
     "nvmlDeviceGetUtilizationRates": {"utilization_percent", "memory_utilization_percent"},
     "nvmlDeviceGetClockInfo": {column for column in HOT if column.startswith("clock_") and column.endswith("_hertz")},
     "nvmlDeviceGetMemoryInfo": MEMORY_COLUMNS,
-    "nvmlDeviceGetFieldValues": {*FIELD_COLUMNS.values(), "driver_sampled_at"} - {"power_watts", "power_limit_watts"},
+    "nvmlDeviceGetFieldValues": {*FIELD_COLUMNS.values(), *NO_MODULE, "driver_sampled_at"}
+    - {"power_watts", "power_limit_watts"},
 }
 """Each call that has no second name to fall back on, and the columns that fail with it."""
 CALL_PAIRS_COLUMNS = {
@@ -159,6 +187,9 @@ def test_every_hot_column_has_the_drivers_value_in_its_own_unit(machine):
 def test_the_inventory_says_once_what_the_gpu_is(machine):
     probe = machine()
     (description,) = probe.read().of("inventory")
+    capabilities = description.pop("capabilities")
+    assert set(capabilities.values()) == {"ok", NOT_SUPPORTED}
+    assert capabilities["nvmlDeviceGetUtilizationRates"] == capabilities["field 83"] == "ok"
     assert description == {
         "subject": "gpu",
         "source": "nvml",
@@ -166,7 +197,11 @@ def test_the_inventory_says_once_what_the_gpu_is(machine):
         "gpu_index": 0,
         "name": "NVIDIA H200",
         "serial": "165",
+        "brand": "NVIDIA",
+        "board_part_number": "699-2G530-0215-500",
         "pci_bus_id": "00000000:1B:00.0",
+        "pci_device_id": "10de:2335",
+        "pci_subsystem_id": "10de:18be",
         "architecture": "Hopper",
         "compute_capability": "9.0",
         "vbios_version": "96.00.BF.00.01",
@@ -174,14 +209,30 @@ def test_the_inventory_says_once_what_the_gpu_is(machine):
         "nvml_version": "13.580.95.05",
         "cuda_version": "13.0",
         "mig_enabled": False,
+        "mig_pending_enabled": False,
         "ecc_enabled": True,
+        "ecc_pending_enabled": True,
+        "accounting_enabled": False,
+        "display_attached": False,
+        "display_active": False,
+        "virtualization_mode": "none",
+        "gsp_enabled": True,
         "persistence_enabled": True,
+        "compute_mode": "default",
+        "gsp_firmware_version": "580.95.05",
+        "inforom_version": "G520.0280.00.05",
+        "attributes": {"cores_count": 16896, "cpu_affinity": "0-31"},
         "memory_kind": "dedicated",
         "memory_total_bytes": 150_754_820_096,
         "power_limit_watts": 650.0,
         "power_limit_default_watts": 700.0,
+        "power_limit_minimum_watts": 200.0,
+        "power_limit_maximum_watts": 700.0,
         "clock_sm_maximum_hertz": 1_985_000_000,
         "clock_memory_maximum_hertz": 3_202_000_000,
+        "clock_graphics_maximum_hertz": 1_980_000_000,
+        "clock_video_maximum_hertz": 1_545_000_000,
+        "clock_event_reasons_supported_bitmask": 0x1FF,
         "pcie_link_maximum_generation": 5,
         "pcie_link_maximum_width_lanes": 16,
     }
@@ -190,23 +241,44 @@ def test_the_inventory_says_once_what_the_gpu_is(machine):
 
 
 def test_what_a_gpu_cannot_say_of_itself_stands_in_its_capabilities(machine):
-    probe = machine(f"{BUSY}\ngpu 0 serial=none mig=none architecture=99\nfail nvmlDeviceGetEccMode 4\n")
+    probe = machine(f"{BUSY}\ngpu 0 serial=none mig=none architecture=99\nfail nvmlDeviceGetEccMode 4\n"
+                    "fail nvmlDeviceGetComputeMode 999\nmissing nvmlDeviceGetGspFirmwareVersion\n")  # fmt: skip
     (description,) = probe.read().of("inventory")
-    assert description["capabilities"] == {
-        "serial": NOT_SUPPORTED,
-        "mig_enabled": NOT_SUPPORTED,
-        "architecture": NO_DATA,
-        "ecc_enabled": NO_PERMISSION,
-    }
-    assert not set(description["capabilities"]) & set(description)
+    asked = ("Serial", "MigMode", "EccMode", "ComputeMode", "GspFirmwareVersion")
+    assert [description["capabilities"][f"nvmlDeviceGet{name}"] for name in asked] == [
+        NOT_SUPPORTED,
+        NOT_SUPPORTED,
+        NO_PERMISSION,
+        "error 999",
+        "missing_symbol",
+    ]
+    columns = {"serial", "mig_enabled", "ecc_enabled", "compute_mode", "gsp_firmware_version", "architecture"}
+    assert not columns & set(description)
+
+
+def test_what_a_gpu_is_is_written_again_when_it_changes(machine):
+    probe = machine()
+    probe.read()
+    probe.becomes(BUSY.replace("power_limit_mw=650000", "power_limit_mw=500000"))
+    assert [one.of("inventory") for one in (probe.read(after_s=30), probe.read(after_s=29))] == [[], []]
+    (description,) = probe.read(after_s=1).of("inventory")  # what a GPU is is looked at once a minute
+    assert description["power_limit_watts"] == 500.0
 
 
 def test_an_idle_gpu_that_says_0_is_0_and_not_null(machine):
-    row = machine("gpu 0 uuid=GPU-a util=0 mem_util=0 energy_mj=0 reasons=0 pcie_tx=0 temp=0 mem_temp=0\n").read().row
+    row = machine("gpu 0 uuid=GPU-a util=0 mem_util=0 energy_mj=0 reasons=0 pcie_tx=0 mem_temp=0\n").read().row
     zeros = ("utilization_percent", "memory_utilization_percent", "energy_joules", "clock_event_reasons_bitmask")
-    zeros += ("pcie_tx_bytes", "temperature_celsius", "memory_temperature_celsius")
+    zeros += ("pcie_tx_bytes", "memory_temperature_celsius")
     assert {column: row[column] for column in zeros} == dict.fromkeys(zeros, 0)
-    assert "absence" not in row
+    assert row["absence"] == NO_MODULE
+
+
+def test_a_zero_that_cannot_be_true_is_null_and_suspect(machine):
+    row = machine("gpu 0 uuid=GPU-a temp=0 power_mw=0 clock_sm=0 module_power_mw=0 memory_power_mw=0\n").read().row
+    columns = ("temperature_celsius", "power_watts", "clock_sm_hertz", "module_power_watts", "memory_power_watts")
+    suspects = {**dict.fromkeys(columns, "suspect"), "module_power_instant_watts": NOT_SUPPORTED}
+    assert row["absence"] == suspects
+    assert not set(suspects) & set(row)
 
 
 def test_every_value_type_of_a_field_is_read_from_its_own_member(machine):
@@ -228,7 +300,8 @@ def test_every_value_type_of_a_field_is_read_from_its_own_member(machine):
 def test_a_field_of_a_type_that_is_not_known_or_that_says_not_available_is_null(machine):
     probe = machine(f"{BUSY}\nfield 82 0 value=71 type=9\nfield 186 0 value=0xFFFFFFFF\nfield 83 0 value=-1\n")
     row = probe.read().row
-    absent = {"memory_temperature_celsius": NOT_SUPPORTED, "power_instant_watts": NO_DATA, "energy_joules": NO_DATA}
+    absent = {"memory_temperature_celsius": NOT_SUPPORTED, "energy_joules": NO_DATA}
+    absent |= dict.fromkeys(("power_instant_watts", "module_power_instant_watts"), NO_DATA)
     assert row["absence"] == absent
     assert readings(row) == {column: value for column, value in HOT.items() if column not in absent}
 
@@ -242,11 +315,11 @@ def test_a_field_that_fails_is_null_with_its_reason_and_never_0(machine):
         for code, reason in ERRORS.items():
             probe.becomes(f"{BUSY}\nfield {field_id} {code}\nfail nvmlDeviceGetPowerUsage {code}\n"
                             f"fail nvmlDeviceGetEnforcedPowerLimit {code}\n")  # fmt: skip
-            probe.begin()
-            row = probe.read().row
-            expected = {name: value for name, value in HOT.items() if name != column}
+            row = probe.read(after_s=PAST_EVERY_REST_S).row
+            columns = (column, *OTHER_SCOPES.get(field_id, ()))
+            expected = {name: value for name, value in HOT.items() if name not in columns}
             assert (field_id, code, readings(row)) == (field_id, code, expected)
-            assert row["absence"] == {column: reason}
+            assert row["absence"] == dict.fromkeys(columns, reason)
             assert row["up"]
 
 
@@ -258,8 +331,7 @@ def test_a_call_that_fails_is_null_with_its_reason_and_never_0(machine):
             if names == ("nvmlDeviceGetMemoryInfo",) and code == 3:
                 continue  # says that the GPU shares the host's memory: see below
             probe.becomes(BUSY + "".join(f"fail {name} {code}\n" for name in names))
-            probe.begin()
-            row = probe.read().row
+            row = probe.read(after_s=PAST_EVERY_REST_S).row
             expected = {name: value for name, value in HOT.items() if name not in columns}
             assert (names, code, readings(row)) == (names, code, expected)
             assert row["absence"] == dict.fromkeys(columns, reason)
@@ -283,23 +355,31 @@ def test_a_performance_state_that_the_driver_does_not_know_is_no_data(machine):
 
 def test_power_comes_from_the_older_calls_where_the_driver_serves_no_such_field(machine):
     row = machine(f"{BUSY}\nfield 185 3\nfield 190 3\n").read().row
-    assert readings(row) == HOT
-    assert "absence" not in row
+    other_scopes = dict.fromkeys(OTHER_SCOPES[185], NOT_SUPPORTED)
+    assert readings(row) == {column: value for column, value in HOT.items() if column not in other_scopes}
+    assert row["absence"] == other_scopes
 
 
-def test_a_reading_that_is_not_supported_is_asked_again_after_ten_minutes(machine):
-    probe = machine(f"{BUSY}\nfail nvmlDeviceGetUtilizationRates 3\n")
-    absent = dict.fromkeys(CALL_COLUMNS["nvmlDeviceGetUtilizationRates"], NOT_SUPPORTED)
+@pytest.mark.parametrize("code", [3, 4, 13])
+def test_a_reading_that_is_not_supported_or_refused_is_asked_again_ever_more_seldom(machine, code):
+    failing = f"{BUSY}\nfail nvmlDeviceGetUtilizationRates {code}\n"
+    probe = machine(failing)
+    absent = dict.fromkeys(CALL_COLUMNS["nvmlDeviceGetUtilizationRates"], ERRORS[code])
     assert probe.read().row["absence"] == absent
+    for rest_s in (60, 120, 240, 480, 600, 600):
+        probe.becomes(BUSY)
+        assert probe.read(after_s=rest_s - 1).row["absence"] == absent
+        probe.becomes(failing)
+        assert probe.read(after_s=1).row["absence"] == absent
     probe.becomes(BUSY)
-    assert probe.read(after_s=599.0).row["absence"] == absent
-    row = probe.read(after_s=1.0).row
+    assert "absence" in probe.read(after_s=599).row
+    row = probe.read(after_s=1).row
     assert readings(row) == HOT
     assert "absence" not in row
 
 
-@pytest.mark.parametrize("code", [4, 10, 999])
-def test_a_reading_that_was_refused_or_failed_is_asked_again_at_the_next_tick(machine, code):
+@pytest.mark.parametrize("code", [10, 999])
+def test_a_reading_that_failed_is_asked_again_at_the_next_tick(machine, code):
     probe = machine(f"{BUSY}\nfail nvmlDeviceGetUtilizationRates {code}\n")
     assert "utilization_percent" in probe.read().row["absence"]
     probe.becomes(BUSY)
@@ -336,10 +416,11 @@ def test_unified_memory_is_the_hosts_and_used_is_the_sum_of_the_processes(machin
         "memory_used_bytes": 1_530_000,
         "memory_process_bytes": 1_530_000,
     }
-    assert seen.row["absence"] == {"memory_free_bytes": NOT_SUPPORTED, "memory_reserved_bytes": NOT_SUPPORTED}
+    absent = dict.fromkeys(("memory_free_bytes", "memory_reserved_bytes"), NOT_SUPPORTED)
+    assert seen.row["absence"] == NO_MODULE | absent
     (description,) = seen.of("inventory")
     assert description["memory_kind"] == "unified"
-    assert description["capabilities"]["memory_total_bytes"] == NOT_SUPPORTED
+    assert "memory_total_bytes" not in description
 
 
 def test_unified_memory_without_processes_is_used_by_none(machine):
@@ -365,6 +446,7 @@ def test_a_process_whose_memory_is_not_told_makes_the_sum_null_with_the_reason(m
     }
     absent = dict.fromkeys(("memory_used_bytes", "memory_process_bytes"), reason)
     assert row["absence"] == {
+        **NO_MODULE,
         **absent,
         "memory_free_bytes": NOT_SUPPORTED,
         "memory_reserved_bytes": NOT_SUPPORTED,
@@ -395,7 +477,7 @@ def test_a_driver_of_the_470_branch_is_asked_by_the_older_names(gpu_machine, fak
     fake_nvml_old_driver.write(BUSY.replace("580.95.05", "470.256.02").replace("13000", "11040"))
     row = gpu_machine(fake_nvml_old_driver).read().row
     later_fields = {FIELD_COLUMNS[field_id] for field_id in (186, 197, 198, 269, 270, 271)}
-    assert row["absence"] == dict.fromkeys({*later_fields, "memory_reserved_bytes"}, NOT_SUPPORTED)
+    assert row["absence"] == dict.fromkeys({*later_fields, *NO_MODULE, "memory_reserved_bytes"}, NOT_SUPPORTED)
     expected = {column: value for column, value in HOT.items() if column not in row["absence"]}
     assert readings(row) == {**expected, "memory_used_bytes": 40_643_825_664}  # with what is reserved
 
@@ -407,12 +489,35 @@ def test_unified_memory_is_known_under_an_old_driver_too(gpu_machine, fake_nvml_
     assert (row["memory_kind"], row["memory_used_bytes"]) == ("unified", 1_530_000)
 
 
-def test_an_nvidia_ml_py_without_the_newer_names_does_as_an_old_driver(machine):
-    probe = machine()
-    probe.run("del pynvml.nvmlDeviceGetTemperatureV, pynvml.nvmlDeviceGetCurrentClocksEventReasons")
-    row = probe.read().row
-    assert readings(row) == HOT
-    assert "absence" not in row
+NEWER_NAMES = (
+    "nvmlDeviceGetTemperatureV",
+    "nvmlDeviceGetCurrentClocksEventReasons",
+    "nvmlDeviceGetRepairStatus",
+    "nvmlDeviceGetPlatformInfo",
+    "nvmlDeviceGetAddressingMode",
+    "nvmlDeviceGetDramEncryptionMode",
+    "c_nvmlGpuFabricInfo_v2_t",
+    "c_nvmlGpuFabricInfo_v3_t",
+    "nvmlDeviceGetGspFirmwareVersion",  # and what took other arguments then
+    "nvmlDeviceGetGspFirmwareMode",
+    "nvmlDeviceGetModuleId",
+)
+"""What the oldest nvidia-ml-py that is supported lacks, or has in another way."""
+
+
+def test_an_nvidia_ml_py_without_the_newer_names_records_as_much(machine):
+    told = "gpu 0 module_id=3 addressing=1 dram_encryption=0 fabric_state=3 fabric_clique=7 chassis=1\n"
+    probe = machine(f"{BUSY}\n{told}")
+    first = probe.read()
+    probe.run(f"for name in {NEWER_NAMES}: delattr(pynvml, name)")
+    probe.begin()
+    seen = probe.read()
+    assert readings(seen.row) == HOT
+    assert "absence" not in seen.row
+    assert seen.of("inventory") == first.of("inventory")
+    assert {column for row in seen.whole_rows for column in row} == {
+        column for row in first.whole_rows for column in row
+    }
 
 
 # --- GPUs that come and go
@@ -439,6 +544,7 @@ def test_a_lost_gpu_goes_on_as_null_rows_with_one_event_and_leaves_the_others_al
         "event": "lost",
         "gpu_uuid": "GPU-b",
         "gpu_index": 1,
+        "pci_bus_id": "00000000:1C:00.0",
         "source": "sampler",
         "severity": "critical",
         "message": "GPU 1 lost: the driver says that it is lost",
@@ -449,7 +555,7 @@ def test_a_lost_gpu_goes_on_as_null_rows_with_one_event_and_leaves_the_others_al
         assert readings(by_uuid(later)["GPU-b"]) == {}
         assert by_uuid(later)["GPU-b"]["absence"] == {"*": LOST}
         assert by_uuid(later)["GPU-a"]["utilization_percent"] == 11
-        assert "absence" not in by_uuid(later)["GPU-a"]
+        assert by_uuid(later)["GPU-a"]["absence"] == NO_MODULE
 
 
 def test_a_lost_gpu_that_answers_again_is_recovered_once(machine):
@@ -507,6 +613,7 @@ def test_a_second_gpu_that_appears_is_told_of_and_described(machine):
         "event": "appeared",
         "gpu_uuid": "GPU-b",
         "gpu_index": 1,
+        "pci_bus_id": "00000000:1C:00.0",
         "source": "sampler",
         "severity": "info",
         "message": "GPU 1 appeared: it was not there when recording began",
@@ -589,7 +696,7 @@ def test_a_driver_that_is_replaced_under_the_recorder_is_recorded_again_when_it_
     first = probe.read()
     probe.becomes(f"{BUSY}\nfail * 18\n")
     away = probe.read()
-    assert away.row == lost_row(counter_epoch=first.row["counter_epoch"] + 1)
+    assert away.row == lost_row(counter_epoch=first.row["counter_epoch"])
     reason = "the NVIDIA library and kernel driver are of different versions; reload the module or reboot, "
     reason += "recording resumes by itself"
     assert away.told == [f"GPU 0 lost: {reason}"]
@@ -599,7 +706,8 @@ def test_a_driver_that_is_replaced_under_the_recorder_is_recorded_again_when_it_
     probe.becomes(BUSY.replace("580.95.05", "590.10").replace("energy_mj=5000000123", "energy_mj=7"))
     assert probe.read(after_s=30.0).told == []  # it is looked for once a minute
     back = probe.read(after_s=30.0)
-    assert back.told == ["GPU 0 recovered: it answers again"]
+    changed = "the NVIDIA driver is now 590.10, it was 580.95.05"
+    assert back.told == [changed, "GPU 0 recovered: it answers again"]
     assert readings(back.row) == {**HOT, "energy_joules": 0.007}
     assert [values["driver_version"] for values in back.of("inventory")] == ["590.10"]
     assert back.row["counter_epoch"] > first.row["counter_epoch"]
@@ -658,12 +766,23 @@ def test_a_counter_that_goes_back_begins_a_new_epoch_that_no_other_start_has(mac
     assert probe.read().row["counter_epoch"] == 1_795_435_206
 
 
-def test_a_wrapped_pcie_counter_begins_no_epoch(machine):
-    probe = machine()
+def test_a_pcie_counter_that_wraps_goes_on_and_begins_no_epoch(machine):
+    probe = machine(BUSY.replace("pcie_tx=1111111", "pcie_tx=4294967290"))
+    epoch = probe.read().row["counter_epoch"]
+    for raw, told in ((3, 2**32 + 3), (9, 2**32 + 9), (1, 2 * 2**32 + 1)):
+        probe.becomes(BUSY.replace("pcie_tx=1111111", f"pcie_tx={raw}"))
+        row = probe.read().row
+        assert (row["pcie_tx_bytes"], row["counter_epoch"]) == (told, epoch)
+
+
+def test_a_pcie_counter_of_more_than_32_bits_that_falls_was_restarted(machine):
+    probe = machine(BUSY.replace("pcie_tx=1111111", "pcie_tx=5000000000"))
     epoch = probe.read().row["counter_epoch"]
     probe.becomes(BUSY.replace("pcie_tx=1111111", "pcie_tx=3"))
-    row = probe.read().row
-    assert (row["pcie_tx_bytes"], row["counter_epoch"]) == (3, epoch)
+    seen = probe.read()
+    assert seen.row["pcie_tx_bytes"] == 3
+    assert seen.row["counter_epoch"] > epoch
+    assert seen.told == ["GPU 0 reset: its counters began anew: it was reset, or its driver reloaded"]
 
 
 def test_a_counter_that_is_absent_for_a_while_is_compared_with_its_last_value(machine):

@@ -15,10 +15,19 @@ GPM = {
     3: "sm_occupancy_ratio",
     4: "integer_active_ratio",
     5: "tensor_active_ratio",
+    6: "tensor_dfma_active_ratio",
+    7: "tensor_hmma_active_ratio",
+    9: "tensor_imma_active_ratio",
     10: "dram_active_ratio",
     11: "fp64_active_ratio",
     12: "fp32_active_ratio",
     13: "fp16_active_ratio",
+}
+RATES = {
+    20: "pcie_tx_bytes_per_second",
+    21: "pcie_rx_bytes_per_second",
+    60: "nvlink_rx_bytes_per_second",
+    61: "nvlink_tx_bytes_per_second",
 }
 MACHINE = "gpu 0 uuid=GPU-a\n"
 BUFFER = MACHINE + "".join(f"sample gpu=0 type=0 t_us={number} value={100_000 + number}\n" for number in (1000, 2000))
@@ -82,9 +91,22 @@ def test_a_gpu_without_buffers_says_so(machine):
 def test_gpm_gives_shares_of_the_time_since_the_row_before(machine):
     values = " ".join(f"{metric}={10 * number + 2.5}" for number, metric in enumerate(GPM))
     probe = machine(MACHINE + f"gpm gpu=0 {values}\n")
-    assert measured(probe.read(), GPM.values()) == ("no_data",) * 9  # a share of time needs two samples
+    assert measured(probe.read(), GPM.values()) == ("no_data",) * len(GPM)  # a share of time needs two samples
     for _ in range(3):
-        assert measured(probe.read(), GPM.values()) == pytest.approx([(10 * n + 2.5) / 100 for n in range(9)])
+        assert measured(probe.read(), GPM.values()) == pytest.approx([(10 * n + 2.5) / 100 for n in range(len(GPM))])
+
+
+def test_gpm_gives_what_went_over_the_buses_in_bytes_per_second(machine):
+    probe = machine(MACHINE + "gpm gpu=0 20=1 21=2.5 60=0 61=40000\n")  # the vendor's MiB/s
+    assert measured(probe.read(), RATES.values()) == ("no_data",) * 4
+    assert measured(probe.read(), RATES.values()) == (1_048_576, 2_621_440, 0, 41_943_040_000)
+
+
+def test_a_rate_that_the_gpu_lacks_is_null_with_its_reason(machine):
+    probe = machine(MACHINE + "gpm gpu=0 20=1 21=none\n")
+    probe.read()
+    absent = ("not_supported",) * 3
+    assert measured(probe.read(), RATES.values()) == (1_048_576, *absent)
 
 
 def test_a_metric_that_the_gpu_lacks_is_null_and_the_others_are_not(machine):
@@ -96,7 +118,7 @@ def test_a_metric_that_the_gpu_lacks_is_null_and_the_others_are_not(machine):
 
 
 def test_a_gpu_before_hopper_has_no_gpm_and_says_so(machine):
-    assert measured(machine(MACHINE + "gpm gpu=0 supported=0\n").read(), GPM.values()) == ("not_supported",) * 9
+    assert measured(machine(MACHINE + "gpm gpu=0 supported=0\n").read(), GPM.values()) == ("not_supported",) * len(GPM)
 
 
 def test_gpm_that_is_refused_after_a_while_is_no_permission_and_comes_back(machine):
@@ -107,7 +129,8 @@ def test_gpm_that_is_refused_after_a_while_is_no_permission_and_comes_back(machi
     probe.becomes(granted + "gpm gpu=0 no_permission_after=0\n")
     assert measured(probe.read(), ["sm_active_ratio"]) == ("no_permission",)
     probe.becomes(granted)
-    probe.read()
+    assert measured(probe.read(after_s=59), ["sm_active_ratio"]) == ("no_permission",)
+    probe.read(after_s=1)
     assert measured(probe.read(), ["sm_active_ratio"]) == (0.4,)
 
 

@@ -76,6 +76,34 @@ def test_processes_are_read_every_five_seconds(machine):
     assert [len(probe.read().of("process_sample")) for _ in range(11)] == [3, 0, 0, 0, 0, 3, 0, 0, 0, 0, 3]
 
 
+def process_counts(seen):
+    return {
+        row["gpu_uuid"]: row.get("process_count", row.get("absence", {}).get("process_count"))
+        for row in seen.whole_rows
+    }
+
+
+def test_each_gpu_says_how_many_processes_are_on_it_as_often_as_they_are_read(machine):
+    probe = machine()
+    assert process_counts(probe.read()) == {"GPU-a": 2, "GPU-b": 1}  # one of them computes and draws
+    assert process_counts(probe.read()) == {"GPU-a": None, "GPU-b": None}
+    probe.becomes(MACHINE)
+    assert process_counts(probe.read(after_s=5.0)) == {"GPU-a": 0, "GPU-b": 0}
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("fail nvmlDeviceGetComputeRunningProcesses 4 gpu=0", "no_permission"),
+        ("fail nvmlDeviceGetComputeRunningProcesses 3 gpu=0", "not_supported"),
+        ("fail nvmlDeviceGetGraphicsRunningProcesses 999 gpu=0", "no_data"),
+        ("fail nvmlDeviceGetMPSComputeRunningProcesses 3 gpu=0", 2),  # a list that this GPU does not have
+    ],
+)
+def test_a_list_of_processes_that_is_not_told_makes_their_number_null_with_the_reason(machine, line, told):
+    assert process_counts(machine(f"{BUSY}{line}\n").read()) == {"GPU-a": told, "GPU-b": 1}
+
+
 def test_an_idle_process_has_no_utilization_and_never_0(machine):
     probe = machine()
     probe.read()

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from collector.clock import Now, SystemClock
-from collector.host import PAGE_BYTES, HostProbe
+from collector.host.probe import PAGE_BYTES, HostProbe
 from store.events import SYSTEM_SAMPLE, AbsenceReason, Event
 
 MACHINES = Path(__file__).parents[1] / "fixtures"
@@ -66,16 +66,6 @@ NODE_ROW = {
     "network_errors_count": 4,
     "network_drops_count": 17,
 }
-
-
-@pytest.fixture
-def machine(tmp_path):
-    """Return a copy of a machine's folder, to be changed."""
-
-    def copy(name="host-h200-node"):
-        return Path(shutil.copytree(MACHINES / name, tmp_path / name))
-
-    return copy
 
 
 @pytest.fixture
@@ -250,7 +240,7 @@ READ_AS_NOBODY = """
 import json, os, sys
 from pathlib import Path
 from collector.clock import Now
-from collector.host import HostProbe
+from collector.host.probe import HostProbe
 if os.geteuid() == 0:
     os.setgroups([])
     os.setgid(65534)
@@ -320,7 +310,10 @@ def totals_by_psutil(root):
         for name, io in psutil.disk_io_counters(perdisk=True, nowrap=False).items()
         if (root / "sys/block" / name).exists() and not name.startswith(("loop", "ram", "zram", "dm-", "md"))
     ]
-    cards = [io for name, io in psutil.net_io_counters(pernic=True, nowrap=False).items() if name != "lo"]
+    interfaces = psutil.net_io_counters(pernic=True, nowrap=False)
+    cards = [io for name, io in interfaces.items() if (root / "sys/class/net" / name / "device").exists()] or [
+        io for name, io in interfaces.items() if name != "lo"
+    ]
     totals = {
         "swap_in_bytes": psutil.swap_memory().sin,
         "swap_out_bytes": psutil.swap_memory().sout,

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector import kernel_log
-from collector.kernel_log import KernelLog, KernelXid, XidLog, XidMessage, parse_xid
+from collector.gpu import kernel_log
+from collector.gpu.kernel_log import KernelLog, KernelXid, XidLog, XidMessage, parse_xid
 
 BUS = "00000000:1B:00.0"
 

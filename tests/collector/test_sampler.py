@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from collector import sampler as sampler_module
+from collector.probe import Condition
 from collector.sampler import Latest, Sampler
 from store.events import Event
 
@@ -32,7 +33,7 @@ def life(events, *names):
     ]
 
 
-ALL = ("start", "stop", "gap", "suspend", "clock_step", "probe_status", "probe_failed")
+ALL = ("start", "stop", "gap", "suspend", "clock_step", "probe_status", "probe_failed", "paused")
 
 
 def texts(events):
@@ -287,10 +288,37 @@ def test_the_latest_state_is_that_of_the_newest_tick_as_a_whole(sampler, clock, 
     second = clock.advance(1.0)
     sampler.tick(second, missed=2)
     status = Event("ledger_event", first.wall_us, life_event("probe_status", "watching one", probe="one"))
-    assert before == Latest(now=first, events=[Event("annotation", first.wall_us, {"text": "one 1"}), status], ticks=1)
-    assert sampler.latest == Latest(
-        now=second, events=[Event("annotation", second.wall_us, {"text": "one 2"})], ticks=2, missed_ticks=2
+    answers = {"one": Condition.ANSWERS}
+    assert before == Latest(
+        now=first,
+        events=[Event("annotation", first.wall_us, {"text": "one 1"}), status],
+        ticks=1,
+        conditions=answers,
     )
+    assert sampler.latest == Latest(
+        now=second,
+        events=[Event("annotation", second.wall_us, {"text": "one 2"})],
+        ticks=2,
+        missed_ticks=2,
+        conditions=answers,
+    )
+
+
+def test_the_condition_of_each_probe_is_that_of_the_newest_tick(make_sampler, clock, probe, other_probe, caplog):
+    sampler = make_sampler(clock, probe, other_probe)
+    probe.trouble = lambda: 1 / 0
+    other_probe.condition = Condition.PAUSED
+    sampler.tick(clock.advance(1.0))
+    assert sampler.latest.conditions == {"one": Condition.FAILED, "two": Condition.PAUSED}
+    probe.trouble = lambda: None
+    sampler.tick(clock.advance(1.0))
+    assert sampler.latest.conditions["one"] == Condition.ANSWERS
+
+
+def test_what_a_probe_tells_of_the_recorders_life_bears_the_recorders_identity(sampler, clock, probe, ledger):
+    probe.read = lambda now: [Event("ledger_event", now.wall_us, {"event": "paused", "message": "m", "probe": "one"})]
+    sampler.tick(clock.advance(1.0))
+    assert life(ledger.events, "paused") == [life_event("paused", "m", probe="one")]
 
 
 def test_the_inventory_is_the_newest_description_of_each_thing(make_sampler, clock, probe):
@@ -310,3 +338,39 @@ def test_the_inventory_is_the_newest_description_of_each_thing(make_sampler, clo
         "GPU-1": {"gpu_uuid": "GPU-1", "gpu_index": 1},
         "GPU-2": {"gpu_uuid": "GPU-2", "gpu_index": 0},
     }
+
+
+# --- what is served between two readings of the devices
+
+
+class DevicesNow:
+    """Gives the rows that it is told to."""
+
+    name = "devices"
+    condition = Condition.ANSWERS
+
+    def __init__(self):
+        self.names = []
+
+    def read(self, now):
+        rows = ({"device_type": "disk", "device": name, "interval_seconds": 5.0} for name in self.names)
+        return [Event("device_sample", now.wall_us, row) for row in rows]
+
+    def status(self):
+        return "devices"
+
+    def close(self):
+        pass
+
+
+def test_the_newest_rows_of_devices_stand_until_the_next_and_no_longer_than_three_times_their_interval(
+    make_sampler, clock, probe
+):
+    devices = DevicesNow()
+    sampler = make_sampler(clock, probe, devices)
+    seen = []
+    for names, after_s in ((["a", "b"], 1), ([], 4), (["b"], 5), ([], 15), ([], 1), (["a"], 1)):
+        devices.names = names
+        sampler.tick(clock.advance(after_s))
+        seen.append([row.values["device"] for row in sampler.latest.devices])
+    assert seen == [["a", "b"], ["a", "b"], ["b"], ["b"], [], ["a"]]

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from collector.sensors import read_sensors
+from collector.host.sensors import read_sensors
 from store.events import AbsenceReason
 
 

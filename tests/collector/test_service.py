@@ -21,8 +21,9 @@ from collector.service import CollectorSettings, Health, Sealer
 from store.events import Event
 from store.ledger import lock_holder
 from store.snapshot import LedgerReader
+from store.upkeep_settings import UpkeepSettings
 
-ALL_KINDS = ("gpu_sample", "system_sample", "inventory", "ledger_event")
+ALL_KINDS = ("gpu_sample", "system_sample", "device_sample", "inventory", "ledger_event")
 WAIT_S = 20.0  # for something that takes a moment; a machine under load takes longer
 
 
@@ -52,13 +53,13 @@ def default_settings(folder):
 class Collector:
     """A running `python -m collector`."""
 
-    def __init__(self, folder, log, environment, settings):
+    def __init__(self, folder, log, environment, settings, program):
         self.folder = folder
         self._log = log
         record = {**default_settings(folder), **settings}
         with log.open("wb") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "collector", json.dumps(record)], env=environment, stderr=stderr
+                [sys.executable, "-P", *program, json.dumps(record)], env=environment, stderr=stderr
             )
 
     @property
@@ -87,7 +88,13 @@ class Collector:
         return status, json.loads(body)
 
     def ready(self):
-        eventually(lambda: self.get("/readyz")[0] == 200)
+        """Wait until it is, and has looked at its GPUs, which may take longer than a tick waits."""
+
+        def is_ready():
+            status, body = self.health("/readyz")
+            return status == 200 and body["probes"]["gpu"] != "not looked yet"
+
+        eventually(is_ready)
         return self
 
     def end(self):
@@ -100,9 +107,9 @@ def start(tmp_path):
     """Start a collector on a folder; all of them end with the test."""
     running = []
 
-    def start(folder="ledger", environment=None, **settings):
+    def start(folder="ledger", environment=None, program=("-m", "collector"), **settings):
         log = tmp_path / f"stderr-{len(running)}"
-        running.append(Collector(tmp_path / folder, log, environment, settings))
+        running.append(Collector(tmp_path / folder, log, environment, settings, program))
         return running[-1]
 
     yield start
@@ -139,7 +146,11 @@ def test_it_is_ready_after_the_first_tick_and_its_metrics_are_what_it_recorded(s
     collector = start(environment=fake_nvml.environment).ready()
     status, body = collector.health("/readyz")
     assert (status, body["status"], body["reason"]) == (200, "ok", None)
-    assert body["probes"] == {"host": "host", "gpu": "1 GPU"}
+    assert (body["probes"].pop("host"), body["probes"].pop("gpu"), list(body["probes"])) == (
+        "host",
+        "1 GPU",
+        ["devices"],
+    )
     assert body["ticks"] > 0
     assert collector.health("/healthz")[0] == 200
     status, metrics = collector.get("/metrics")
@@ -150,7 +161,7 @@ def test_it_is_ready_after_the_first_tick_and_its_metrics_are_what_it_recorded(s
     assert collector.end() == 0
     rows = events_of(collector.folder, "gpu_sample")
     assert {(row["gpu_uuid"], row["utilization_percent"]) for row in rows} == {("GPU-a", 37)}
-    assert len(rows) == len(events_of(collector.folder, "system_sample")) >= body["ticks"]
+    assert len(events_of(collector.folder, "system_sample")) >= body["ticks"]
 
 
 def test_a_scraper_that_speaks_openmetrics_gets_it(start, fake_nvml):
@@ -165,34 +176,105 @@ def test_a_machine_without_a_driver_is_recorded_and_says_so(start, fake_nvml):
     assert collector.health("/healthz")[1]["probes"]["gpu"] == "no GPU: the NVIDIA kernel driver is not loaded"
     assert "dgx_gpu_up" not in collector.get("/metrics")[1]
     assert collector.end() == 0
-    statuses = [row["message"] for row in events_of(collector.folder, "ledger_event") if row["probe"] == "gpu"]
-    assert statuses == ["no GPU: the NVIDIA kernel driver is not loaded"]
+    told = [row for row in events_of(collector.folder, "ledger_event") if row["probe"] == "gpu"]
+    statuses = [row["message"] for row in told if row["event"] == "probe_status"]
+    assert [words for words in statuses if words != "not looked yet"] == [
+        "no GPU: the NVIDIA kernel driver is not loaded"
+    ]
 
 
-def test_a_driver_call_that_hangs_makes_it_unhealthy_with_the_reason_until_it_returns(start, fake_nvml):
-    machine = "gpu 0 uuid=GPU-a\n"
-    fake_nvml.write(machine)
+HANG = "hang nvmlDeviceGetUtilizationRates 600000\n"
+
+
+def test_while_a_driver_call_hangs_the_host_is_recorded_and_the_truth_about_the_gpus_is_told(start, fake_nvml):
+    fake_nvml.write("gpu 0 uuid=GPU-a util=10\n")
     collector = start(environment=fake_nvml.environment).ready()
-    fake_nvml.write(f"{machine}hang nvmlDeviceGetUtilizationRates 600000\n")
-    eventually(lambda: collector.health("/healthz")[0] == 503)
-    for path in ("/healthz", "/readyz"):
-        status, body = collector.health(path)
-        assert (status, body["status"]) == (503, "unavailable")
-        assert re.fullmatch(
-            r"sampling has stopped: the newest tick is \d+ s old, one is due every 0.05 s", body["reason"]
-        )
+    eventually(lambda: 'dgx_gpu_up{gpu="0"' in collector.get("/metrics")[1])
+    fake_nvml.write(f"gpu 0 uuid=GPU-a util=10\n{HANG}")
+    eventually(lambda: collector.health("/readyz")[0] == 503)
+    fake_nvml.write(f"gpu 0 uuid=GPU-a util=90\n{HANG}")  # what the call that hangs will give in the end
+    stalled = r"stalled since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC in nvmlDeviceGetUtilizationRates"
+    status, body = collector.health("/healthz")
+    assert (status, body["status"], body["probes"]["host"]) == (200, "ok", "host")
+    assert re.fullmatch(stalled, body["probes"]["gpu"])
+    assert re.fullmatch(f"the gpu probe is {stalled}", collector.health("/readyz")[1]["reason"])
     metrics = collector.get("/metrics")[1]
     assert "dgx_gpu_up" not in metrics
-    assert "dgx_cpu_utilization_percent" not in metrics
-    assert "dgx_collector_last_sample_timestamp_seconds" in metrics
-    fake_nvml.write(machine)
-    eventually(lambda: collector.health("/healthz")[0] == 200)
-    status, body = collector.health("/readyz")
-    assert (status, body["reason"]) == (200, None)
+    assert "dgx_cpu_utilization_percent" in metrics
+    assert 'dgx_collector_probe_up{probe="gpu"} 0.0' in metrics.splitlines()
+    assert 'dgx_collector_probe_up{probe="host"} 1.0' in metrics.splitlines()
+    ticks = collector.health("/healthz")[1]["ticks"]
+    eventually(lambda: collector.health("/healthz")[1]["ticks"] > ticks + 20)
+    fake_nvml.write("gpu 0 uuid=GPU-a util=90\n")
+    eventually(lambda: collector.health("/readyz")[0] == 200)
+    eventually(lambda: 'dgx_gpu_utilization_percent{gpu="0",uuid="GPU-a"} 90.0' in collector.get("/metrics")[1])
     assert collector.end() == 0
-    gaps = [row for row in events_of(collector.folder, "ledger_event") if row["event"] == "gap"]
-    longest = max(gaps, key=lambda row: row["missed_ticks_count"])
-    assert longest["duration_seconds"] >= longest["missed_ticks_count"] * 0.05
+
+    told = {row["event"]: row for row in events_of(collector.folder, "ledger_event") if row["probe"] == "gpu"}
+    begun, ended = told["probe_stalled"], told["probe_resumed"]
+    assert begun["message"] == "the gpu probe does not answer: nvmlDeviceGetUtilizationRates does not return"
+    assert (begun["pid"], begun["started_at"]) == (collector.process.pid, ended["started_at"])
+    assert ended["missed_ticks_count"] > 20
+    hosts = [row["observed_at"] for row in events_of(collector.folder, "system_sample")]
+    gpus = events_of(collector.folder, "gpu_sample")
+    during = [at for at in hosts if ended["started_at"] <= at < ended["ended_at"]]
+    assert len(during) > 20
+    used = {
+        row["utilization_percent"]: [
+            one["observed_at"] for one in gpus if one["utilization_percent"] == row["utilization_percent"]
+        ]
+        for row in gpus
+    }
+    assert set(used) == {10, 90}
+    assert max(used[10]) < ended["started_at"]
+    assert min(used[90]) >= ended["ended_at"]
+
+
+IMPATIENT = """
+import functools, sys
+from collector import __main__, guarded, service
+guarded.REPLACE_AFTER_S = 4.0
+service.GpuProbe = functools.partial(service.GpuProbe, relist_s=0.2)
+sys.exit(__main__.main())
+"""
+
+
+def test_a_gpu_on_which_a_call_hangs_for_long_costs_the_others_nothing_more(start, fake_nvml):
+    fake_nvml.write("gpu 0 uuid=GPU-a\ngpu 1 uuid=GPU-b\n")
+    collector = start(environment=fake_nvml.environment, program=("-c", IMPATIENT)).ready()
+    eventually(lambda: 'dgx_gpu_up{gpu="0"' in collector.get("/metrics")[1])
+    fake_nvml.write("gpu 0 uuid=GPU-a\ngpu 1 uuid=GPU-b util=77\nhang nvmlDeviceGetUtilizationRates 600000 gpu=0\n")
+    busy = 'dgx_gpu_utilization_percent{gpu="1",uuid="GPU-b"} 77.0'
+    metrics = eventually(lambda: busy in (now := collector.get("/metrics")[1]).splitlines() and now)
+    assert 'dgx_gpu_up{gpu="0",uuid="GPU-a"} 0.0' in metrics.splitlines()
+    assert 'dgx_gpu_utilization_percent{gpu="0"' not in metrics
+    assert collector.health("/readyz")[1]["probes"]["gpu"] == "2 GPUs, 1 left alone: a call hangs"
+    fake_nvml.write("gpu 0 uuid=GPU-a\ngpu 1 uuid=GPU-b\n")
+    eventually(lambda: 'dgx_gpu_up{gpu="0",uuid="GPU-a"} 1.0' in collector.get("/metrics")[1].splitlines())
+    assert collector.health("/readyz")[1]["probes"]["gpu"] == "2 GPUs"
+    assert collector.end() == 0
+    told = [row for row in events_of(collector.folder, "ledger_event") if row["probe"] == "gpu"]
+    assert [row["event"] for row in told if row["event"] != "gap" and row["message"] != "not looked yet"] == [
+        "probe_status",
+        *("probe_stalled", "probe_status", "probe_replaced"),
+        *("probe_resumed", "probe_status", "probe_status"),
+    ]
+    assert [row["message"] for row in events_of(collector.folder, "gpu_event")] == [
+        "GPU 0 lost: a call on it hangs in the driver",
+        "GPU 0 recovered: it answers again",
+    ]
+
+
+def test_told_to_end_while_a_driver_call_hangs_it_ends_with_its_stop_event(start, fake_nvml):
+    fake_nvml.write("gpu 0 uuid=GPU-a\n")
+    collector = start(environment=fake_nvml.environment).ready()
+    fake_nvml.write(f"gpu 0 uuid=GPU-a\n{HANG}")
+    eventually(lambda: collector.health("/readyz")[0] == 503)
+    assert collector.end() == 0
+    assert life_of(collector.folder)[-1] == "stop"
+    assert "the gpu probe hangs in nvmlDeviceGetUtilizationRates and is left behind" in collector.said
+    assert "without its stop event" not in collector.said
+    assert lock_holder(collector.folder) is None
 
 
 # --- how it begins and ends
@@ -287,6 +369,43 @@ def test_told_to_end_while_a_probe_hangs_it_ends_and_says_that_it_left_no_stop_e
         gate.set()
 
 
+@pytest.fixture
+def renewed(tmp_path, probe, monkeypatch, signals):
+    """Run a collector whose first tick finds that the process is to be replaced; what was held when it was."""
+    held = []
+
+    def run(also=lambda: None):
+        renewals = []
+        monkeypatch.setattr(service, "_probes", lambda *given: renewals.append(given[-1]) or [probe])
+        monkeypatch.setattr(service, "become_anew", lambda: held.append(lock_holder(tmp_path / "ledger")))
+
+        def read(now):
+            renewals[0]._is_worth_it = lambda: True
+            renewals[0]._environment = {}
+            also()
+            return renewals[0].consider(now)
+
+        probe.read = read
+        settings = msgspec.convert(default_settings(tmp_path / "ledger"), CollectorSettings)
+        assert service.run(settings) == 0
+        return held, life_of(tmp_path / "ledger")
+
+    return run
+
+
+def test_a_process_that_is_to_be_replaced_has_ended_its_recording_and_holds_nothing(renewed):
+    held, life = renewed()
+    assert held == [None]
+    assert (life[0], life[-2:]) == ("start", ["probe_status", "stop"])
+    assert life.count("renewed") == 1
+
+
+def test_told_to_end_when_it_is_to_be_replaced_it_ends(renewed):
+    held, life = renewed(also=lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert held == []
+    assert life[-1] == "stop"
+
+
 def test_a_sampler_that_fails_ends_the_process_with_1(tmp_path, probe, monkeypatch, signals, caplog):
     monkeypatch.setattr(service, "_probes", lambda *_: [probe])
     probe.read = lambda now: [Event("no_such_kind", now.wall_us, {})]
@@ -350,7 +469,7 @@ def sealer(tmp_path):
     sealers = []
 
     def make(command):
-        sealer = Sealer(tmp_path, interval_s=60.0)
+        sealer = Sealer(tmp_path, interval_s=60.0, upkeep=UpkeepSettings())
         sealer._command = ["/bin/sh", "-c", command]
         sealers.append(sealer)
         return sealer
@@ -389,7 +508,7 @@ def test_a_sealing_that_fails_is_told_and_tried_again(sealer, caplog):
     eventually(lambda: one._child.poll() is not None)
     one.look(second(61))
     assert [record.getMessage() for record in caplog.records] == [
-        "sealing failed with exit code 3; the tail is kept and tried again"
+        "sealing failed with exit code 3; nothing is lost, and it is tried again"
     ]
     assert one._child is None
     one.look(second(120))
@@ -466,8 +585,8 @@ import collector.__main__
 from collector.clock import SystemClock
 from collector.demo import DemoProbe
 from collector.exposition import LiveCollector, expose
-from collector.gpu import GpuProbe
-from collector.host import HostProbe
+from collector.gpu.probe import GpuProbe
+from collector.host.probe import HostProbe
 from collector.sampler import Sampler
 from collector.service import Health, http_face
 from store.ledger import Ledger

@@ -4,12 +4,14 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from store.events import KINDS
+from store.head import open_head
 from store.snapshot import LedgerReader
 
 # Every call by which SQLite, Arrow or we change what is on disk. Arrow writes each column by `write`, a hundred or
@@ -58,13 +60,24 @@ def count_of_each_seq():
     return count
 
 
+def removable(folder: Path) -> set[Path]:
+    with closing(open_head(folder)) as head:
+        return {folder / path for (path,) in head.execute("select path from removable_file")}
+
+
+@pytest.fixture
+def removable_files():
+    """Gives the files on their way out."""
+    return removable
+
+
 @pytest.fixture
 def stray_files():
-    """Gives the files under events/ that no catalogue entry names."""
+    """Gives the files under events/ that neither the catalogue names nor the list of those to be removed."""
 
     def find(folder: Path) -> set[Path]:
         with LedgerReader(folder) as reader:
             named = {path for events in reader.snapshot(KINDS).values() for path in events.files}
-        return {path for path in (folder / "events").rglob("*") if path.is_file()} - named
+        return {path for path in (folder / "events").rglob("*") if path.is_file()} - named - removable(folder)
 
     return find

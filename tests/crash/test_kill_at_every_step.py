@@ -1,11 +1,16 @@
-"""kill -9 at each system call that changes the disk: while a ledger is begun, appended to, sealed."""
+"""kill -9 at each system call that changes the disk: while a ledger is begun, appended to, sealed, kept up."""
 
 import shutil
 from collections import Counter
 
+import msgspec
+
 from store.events import Event
 from store.ledger import Ledger
+from store.retention import RetentionRules
 from store.sealing import seal
+from store.upkeep import upkeep
+from store.upkeep_settings import UpkeepSettings
 
 APPEND_TWICE = """
 import sys
@@ -52,7 +57,7 @@ def test_a_sealing_killed_at_any_step_loses_nothing_and_counts_nothing_twice(
         return shutil.copytree(template, tmp_path / f"copy-{next(numbers)}")
 
     steps = []
-    for step, folder, _ in killed_at_every_step(["-m", "store.sealing"], copy):
+    for step, folder, _ in killed_at_every_step(["-m", "store"], copy):
         steps.append(step)
         assert count_of_each_seq(folder) == Counter(range(1, 9)), step
         with Ledger(folder) as ledger:
@@ -61,3 +66,40 @@ def test_a_sealing_killed_at_any_step_loses_nothing_and_counts_nothing_twice(
         assert count_of_each_seq(folder) == Counter(range(1, 10)), step
         assert stray_files(folder) == set(), step
     assert {step.split()[0] for step in steps} >= {"mkdir", "pwrite64", "fsync", "fdatasync", "rename"}
+
+
+def test_an_upkeep_killed_at_any_step_loses_only_what_retention_took_and_leaves_no_file_behind(
+    tmp_path, killed_at_every_step, count_of_each_seq, stray_files, removable_files
+):
+    rules = UpkeepSettings(grace_s=0, retention=RetentionRules(max_age_days={"request": 1}))
+    template = tmp_path / "template"
+    with Ledger(template) as ledger:
+        for number in range(4):
+            ledger.append([Event("annotation", number, {"text": "a"}), Event("request", number, {"service": "a"})])
+            seal(template)
+            if number == 1:
+                upkeep(template, UpkeepSettings(grace_s=0))  # leaves two files that may be removed by now
+        ledger.append([Event("annotation", 9, {"text": "in the tail"})])
+    assert len(removable_files(template)) == 4
+    assert count_of_each_seq(template) == Counter(range(1, 10))
+    kept, aged = {1, 3, 5, 7, 9}, {2, 4, 6, 8}
+    numbers = iter(range(1000))
+
+    def copy():
+        return shutil.copytree(template, tmp_path / f"copy-{next(numbers)}")
+
+    steps = []
+    command = ["-m", "store", "--settings", msgspec.json.encode(rules).decode()]
+    for step, folder, _ in killed_at_every_step(command, copy):
+        steps.append(step)
+        seen = count_of_each_seq(folder)
+        assert set(seen.values()) == {1}, step
+        # What was to go is there, all of it, or the event that says so is.
+        assert set(seen) in (kept | aged, kept | {10}), step
+        upkeep(folder, rules)
+        assert set(count_of_each_seq(folder)) == kept | {10}, step
+        upkeep(folder, rules)
+        upkeep(folder, rules)
+        assert count_of_each_seq(folder) == Counter(kept | {10}), step
+        assert (stray_files(folder), removable_files(folder)) == (set(), set()), step
+    assert {step.split()[0] for step in steps} >= {"pwrite64", "fsync", "fdatasync", "rename", "unlink"}

@@ -56,7 +56,7 @@ def test_fifty_kills_in_a_row_lose_no_acknowledged_event_and_count_none_twice(tm
         _wait_for_an_append(tmp_path / "log", collector)
         collector.terminate()
     assert collector.returncode == 0
-    subprocess.run([sys.executable, "-P", "-m", "store.sealing", str(folder)], check=True)
+    subprocess.run([sys.executable, "-P", "-m", "store", str(folder)], check=True)
     assert stray_files(folder) == set()
     assert set(count_of_each_seq(folder).values()) == {1}
 

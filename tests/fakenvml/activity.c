@@ -162,7 +162,7 @@ Result nvmlEventSetWait_v2(EventSet *events, EventData *out, uint timeout_ms) {
             return GPU_IS_LOST;
         if (monotonic_us() - begin_us >= timeout_ms * 1000LL)
             return TIMEOUT;
-        pause_ms(2);
+        pause_ms(100); /* seldom enough not to look like the cost of who waits */
     }
     if (!events->open)
         return UNINITIALIZED; /* freed or shut down meanwhile */

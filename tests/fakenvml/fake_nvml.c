@@ -22,7 +22,9 @@
  *   process gpu=0 pid=123 memory=1048576 type=compute   # or graphics, mps; memory=none; gi= ci= for MIG
  *   process gpu=0 pid=124 type=compute sm=40 mem=10 enc=0 dec=0 t_us=5  # with sm= its utilization is told too
  *   nvlink gpu=0 link=0 state=1 version=6 remote=00000000:1C:00.0 remote_type=0 tx_bytes=5 replays=1
- *   topology gpu=0 peer=1 level=20      # said of both; else two GPUs have only the system in common (50)
+ *   nvlink gpu=0 link=1 tx_kib=5 values=9,2,0   # as Hopper counts; the values are the FEC histogram from 0 errors on
+ *   topology gpu=0 peer=1 level=20 read=0 nvlink=5  # said of both, with P2P status by capability; else two GPUs have
+ *                                 # only the system in common (50) and no P2P (5)
  *   retired_page gpu=0 cause=1 address=0x1234000 t_us=5
  *   field 82 3                    # this field id answers this code; gpu=N limits it to one GPU
  *   field 297 0 value=12 type=1   # or this value, for ids that the lists below lack or have of another type
@@ -61,39 +63,41 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FIELD(id, type, name) {id, type, offsetof(Gpu, name)}
-static const struct { uint id, type; size_t offset; } fields[] = {
+/* What the collector's recorder looks for, so that no recording of this library passes for one of hardware. */
+const int gpuledger_stand_in = 1;
+
+enum { MODULE = 1, MEMORY = 2 }; /* NVML_POWER_SCOPE_* */
+#define FIELD(id, type, name) SCOPED_FIELD(id, 0, type, name)
+#define SCOPED_FIELD(id, scope, type, name) {id, scope, type, offsetof(Gpu, name)}
+static const struct { uint id, scope, type; size_t offset; } fields[] = {
     FIELD(3, ULL, ecc_corrected_volatile), FIELD(4, ULL, ecc_uncorrected_volatile),
     FIELD(5, ULL, ecc_corrected_aggregate), FIELD(6, ULL, ecc_uncorrected_aggregate),
     FIELD(29, ULL, retired_sbe), FIELD(30, ULL, retired_dbe), FIELD(31, ULL, retired_pending),
     FIELD(74, ULL, throttle_sw_power_ns), FIELD(75, ULL, throttle_thermal_ns),
     FIELD(76, ULL, throttle_sync_boost_ns), FIELD(77, ULL, throttle_board_limit_ns),
     FIELD(78, ULL, throttle_low_utilization_ns), FIELD(79, ULL, throttle_reliability_ns),
+    FIELD(80, ULL, throttle_application_clocks_ns), FIELD(81, ULL, throttle_base_clocks_ns),
     FIELD(82, UINT, mem_temp), FIELD(83, ULL, energy_mj), FIELD(94, UINT, pcie_replay),
     FIELD(138, ULL, nvlink_tx), FIELD(139, ULL, nvlink_rx),
+    FIELD(140, ULL, nvlink_raw_tx), FIELD(141, ULL, nvlink_raw_rx),
     FIELD(142, UINT, remapped_correctable), FIELD(143, UINT, remapped_uncorrectable),
     FIELD(144, UINT, remapped_pending), FIELD(145, UINT, remapped_failed),
     FIELD(185, UINT, power_mw), FIELD(186, UINT, power_instant_mw),
+    SCOPED_FIELD(185, MODULE, UINT, module_power_mw), SCOPED_FIELD(186, MODULE, UINT, module_power_instant_mw),
+    SCOPED_FIELD(190, MODULE, UINT, module_power_limit_mw), SCOPED_FIELD(185, MEMORY, UINT, memory_power_mw),
     FIELD(187, UINT, power_min_limit_mw), FIELD(188, UINT, power_max_limit_mw),
     FIELD(189, UINT, power_default_limit_mw), FIELD(190, UINT, power_limit_mw),
     FIELD(191, ULL, energy_mj), FIELD(192, UINT, power_requested_limit_mw),
     FIELD(193, INT, tlimit_shutdown), FIELD(194, INT, tlimit_slowdown),
     FIELD(195, INT, tlimit_mem_max), FIELD(196, INT, tlimit_gpu_max),
     FIELD(197, ULL, pcie_tx), FIELD(198, ULL, pcie_rx), FIELD(230, UINT, recovery_action),
+    FIELD(170, UINT, c2c_links), FIELD(231, ULL, c2c_interrupts), FIELD(232, ULL, c2c_replays),
+    FIELD(233, ULL, c2c_replays_b2b), FIELD(274, UINT, edpp_percent),
+    FIELD(301, UINT, remapped_correctable_inactive), FIELD(302, UINT, remapped_uncorrectable_inactive),
     FIELD(269, ULL, throttle_sw_thermal_ns), FIELD(270, ULL, throttle_hw_thermal_ns),
     FIELD(271, ULL, throttle_hw_power_brake_ns),
     FIELD(303, UINT, bank_remaps_active), FIELD(304, UINT, bank_remaps_inactive), FIELD(305, UINT, bank_spares_max),
     FIELD(306, UINT, bank_spares_none), FIELD(307, UINT, bank_remap_pending),
-};
-
-/* Of one link, whose number is the field's scope. */
-#define LINK_FIELD(id, type, name) {id, type, offsetof(Entry, name)}
-static const struct { uint id, type; size_t offset; } link_fields[] = {
-    LINK_FIELD(161, ULL, replays), LINK_FIELD(162, ULL, recoveries), LINK_FIELD(163, ULL, crc_errors),
-    LINK_FIELD(164, UINT, speed_mb_per_s), LINK_FIELD(165, UINT, state), LINK_FIELD(166, UINT, version),
-    LINK_FIELD(201, ULL, tx_packets), LINK_FIELD(202, ULL, tx_bytes), LINK_FIELD(203, ULL, rx_packets),
-    LINK_FIELD(204, ULL, rx_bytes), LINK_FIELD(205, ULL, vl15_dropped), LINK_FIELD(206, ULL, malformed),
-    LINK_FIELD(207, ULL, overruns), LINK_FIELD(208, ULL, rx_errors), LINK_FIELD(209, ULL, rx_remote_errors),
 };
 
 static Result put_text(char *out, uint size, const char *text) {
@@ -198,28 +202,12 @@ Result nvmlDeviceGetHandleByPciBusId_v2(const char *bus_id, Device *out) {
         entrance(out); \
         return put_text(out, size, gpu.setting); \
     }
-#define GETTER(symbol, type, setting) \
-    Result symbol(Device device, type *out) { \
-        ON_DEVICE(out); \
-        return PUT(out, gpu.setting); \
-    }
-#define PAIR_GETTER(symbol, setting, other_setting) \
-    Result symbol(Device device, uint *out, uint *other) { \
-        ON_DEVICE(out && other); \
-        return PUT(out, gpu.setting) ? NOT_SUPPORTED : PUT(other, gpu.other_setting); \
-    }
-#define NTH_GETTER(symbol, ...) /* one of several settings, by its number in NVML's enumeration */ \
-    Result symbol(Device device, uint nth, uint *out) { \
-        ON_DEVICE(out); \
-        const long long values[] = {__VA_ARGS__}; \
-        return nth < LENGTH(values) ? PUT(out, values[nth]) : INVALID_ARGUMENT; \
-    }
-
 TEXT_GETTER(nvmlDeviceGetName, ON_DEVICE_OR_MIG, name)
 TEXT_GETTER(nvmlDeviceGetUUID, ON_DEVICE_OR_MIG, uuid)
 TEXT_GETTER(nvmlDeviceGetSerial, ON_DEVICE, serial)
 TEXT_GETTER(nvmlDeviceGetVbiosVersion, ON_DEVICE, vbios)
 TEXT_GETTER(nvmlDeviceGetInforomImageVersion, ON_DEVICE, inforom)
+TEXT_GETTER(nvmlDeviceGetBoardPartNumber, ON_DEVICE, board_part)
 GETTER(nvmlDeviceGetIndex, uint, index)
 GETTER(nvmlDeviceGetBrand, uint, brand)
 GETTER(nvmlDeviceGetArchitecture, uint, architecture)
@@ -245,7 +233,14 @@ PAIR_GETTER(nvmlDeviceGetPowerManagementLimitConstraints, power_min_limit_mw, po
 GETTER(nvmlDeviceGetTotalEnergyConsumption, ull, energy_mj)
 GETTER(nvmlDeviceGetFanSpeed, uint, fan)
 GETTER(nvmlDeviceGetNumFans, uint, fans)
-PAIR_GETTER(nvmlDeviceGetEccMode, ecc, ecc)
+GETTER(nvmlDeviceGetDisplayMode, uint, display_attached)
+GETTER(nvmlDeviceGetDisplayActive, uint, display_active)
+GETTER(nvmlDeviceGetAccountingMode, uint, accounting)
+GETTER(nvmlDeviceGetAccountingBufferSize, uint, accounting_buffer)
+GETTER(nvmlDeviceGetVirtualizationMode, uint, virtualization)
+NTH_GETTER(nvmlDeviceGetApplicationsClock, gpu.app_clock_gr, gpu.app_clock_gr, gpu.app_clock_mem)
+NTH_GETTER(nvmlDeviceGetDefaultApplicationsClock, gpu.default_app_clock_gr, gpu.default_app_clock_gr,
+           gpu.default_app_clock_mem)
 GETTER(nvmlDeviceGetPersistenceMode, uint, persistence)
 GETTER(nvmlDeviceGetComputeMode, uint, compute_mode)
 GETTER(nvmlDeviceGetCurrPcieLinkGeneration, uint, pcie_gen)
@@ -262,7 +257,7 @@ Result nvmlDeviceGetFanSpeed_v2(Device device, uint fan, uint *out) {
     return PUT(out, gpu.fan);
 }
 
-static Result put_pci(PciInfo *out, const char *bus_id) {
+Result put_pci(PciInfo *out, const char *bus_id) {
     sscanf(bus_id, "%x:%x:%x", &out->domain, &out->bus, &out->device);
     uint domain = out->domain & 0xFFFF, bus = out->bus & 0xFF, slot = out->device & 0xFF;
     snprintf(out->legacy, sizeof out->legacy, "%04X:%02X:%02X.0", domain, bus, slot);
@@ -284,6 +279,18 @@ Result nvmlDeviceGetBAR1MemoryInfo(Device device, Memory *out) {
     ON_DEVICE(out);
     *out = (Memory){(ull)gpu.bar1_total, (ull)(gpu.bar1_total - gpu.bar1_used), (ull)gpu.bar1_used};
     return gpu.bar1_total == ABSENT ? NOT_SUPPORTED : SUCCESS;
+}
+
+Result nvmlDeviceGetEccMode(Device device, uint *current, uint *pending) {
+    ON_DEVICE(current && pending);
+    return PUT(current, gpu.ecc) ? NOT_SUPPORTED : PUT(pending, gpu.ecc_pending == ABSENT ? gpu.ecc : gpu.ecc_pending);
+}
+
+Result nvmlDeviceGetGridLicensableFeatures_v4(Device device, LicensableFeatures *out) {
+    ON_DEVICE(out);
+    *out = (LicensableFeatures){.is_supported = gpu.licensed != ABSENT, .count = gpu.licensed != ABSENT};
+    out->features[0].state = gpu.licensed == 1;
+    return SUCCESS;
 }
 
 static Result memory_of(const Gpu *gpu, MemoryV2 *out) {
@@ -308,82 +315,7 @@ Result nvmlDeviceGetMemoryInfo(Device device, Memory *out) {
     return result;
 }
 
-/* ---- ECC, remapped rows and retired pages ---- */
-
-Result nvmlDeviceGetTotalEccErrors(Device device, uint type, uint counter, ull *out) {
-    ON_DEVICE(out && type < 2 && counter < 2);
-    const long long counts[2][2] = {
-        {gpu.ecc_corrected_volatile, gpu.ecc_corrected_aggregate},
-        {gpu.ecc_uncorrected_volatile, gpu.ecc_uncorrected_aggregate},
-    };
-    return gpu.ecc == 1 ? PUT(out, counts[type][counter]) : NOT_SUPPORTED;
-}
-
-Result nvmlDeviceGetRemappedRows(Device device, uint *correctable, uint *uncorrectable, uint *pending, uint *failed) {
-    ON_DEVICE(correctable && uncorrectable && pending && failed);
-    if (gpu.mig == 1 || PUT(correctable, gpu.remapped_correctable) || PUT(uncorrectable, gpu.remapped_uncorrectable))
-        return NOT_SUPPORTED;
-    return PUT(pending, gpu.remapped_pending) ? NOT_SUPPORTED : PUT(failed, gpu.remapped_failed);
-}
-
-static Result retired_pages(const Gpu *gpu, uint cause, uint *count, ull *addresses, ull *times) {
-    uint found = 0, room = addresses ? *count : 0;
-    int position = 0;
-    for (const Entry *entry; (entry = next_entry("retired_page", gpu->index, &position));) {
-        if (entry->cause != cause)
-            continue;
-        if (found < room)
-            addresses[found] = (ull)entry->address;
-        if (found < room && times)
-            times[found] = entry->t_us == ABSENT ? 0 : (ull)entry->t_us;
-        found++;
-    }
-    if (!found && (cause ? gpu->retired_dbe : gpu->retired_sbe) == ABSENT)
-        return NOT_SUPPORTED; /* GPUs that remap rows retire no pages */
-    *count = found;
-    return found > room ? INSUFFICIENT_SIZE : SUCCESS;
-}
-
-Result nvmlDeviceGetRetiredPages(Device device, uint cause, uint *count, ull *addresses) {
-    ON_DEVICE(cause < 2 && count && (!*count || addresses));
-    return retired_pages(&gpu, cause, count, addresses, NULL);
-}
-
-Result nvmlDeviceGetRetiredPages_v2(Device device, uint cause, uint *count, ull *addresses, ull *times) {
-    ON_DEVICE(cause < 2 && count && (!*count || (addresses && times)));
-    return retired_pages(&gpu, cause, count, addresses, times);
-}
-
-/* ---- NVLink and topology ---- */
-
-/* The GPU's line about that link; without it the link is not valid or, without any, NVLink not supported. */
-static Result link_of(const Gpu *gpu, uint link, const Entry **out) {
-    int position = 0, others = 0;
-    while ((*out = next_entry("nvlink", gpu->index, &position)) && (*out)->link != link)
-        others++;
-    return *out ? SUCCESS : others ? INVALID_ARGUMENT : NOT_SUPPORTED;
-}
-
-#define LINK_GETTER(symbol, setting) \
-    Result symbol(Device device, uint link, uint *out) { \
-        const Entry *entry; \
-        ON_DEVICE(out); \
-        result = link_of(&gpu, link, &entry); \
-        return result ? result : PUT(out, entry->setting); \
-    }
-LINK_GETTER(nvmlDeviceGetNvLinkState, state)
-LINK_GETTER(nvmlDeviceGetNvLinkVersion, version)
-LINK_GETTER(nvmlDeviceGetNvLinkRemoteDeviceType, remote_type)
-
-Result nvmlDeviceGetNvLinkRemotePciInfo_v2(Device device, uint link, PciInfo *out) {
-    const Entry *entry;
-    ON_DEVICE(out);
-    result = link_of(&gpu, link, &entry);
-    if (result != SUCCESS)
-        return result;
-    *out = (PciInfo){0};
-    return strcmp(entry->remote, "none") ? put_pci(out, entry->remote) : NOT_SUPPORTED;
-}
+/* ---- topology ---- */
 
 Result nvmlDeviceGetTopologyCommonAncestor(Device device, Device other, uint *out) {
     ON_DEVICE(out && is_handle(other) && !other->is_mig);
@@ -396,6 +328,24 @@ Result nvmlDeviceGetTopologyCommonAncestor(Device device, Device other, uint *ou
         if (!strcmp(entry->keyword, "topology") && ((entry->gpu == gpu.index && entry->peer == peer->index)
                                                     || (entry->gpu == peer->index && entry->peer == gpu.index)))
             *out = (uint)entry->level;
+    }
+    return SUCCESS;
+}
+
+/* What a topology line says of both; else what the system can do: nothing. */
+Result nvmlDeviceGetP2PStatus(Device device, Device other, uint index, uint *out) {
+    ON_DEVICE(out && is_handle(other) && !other->is_mig && index < 5);
+    const Gpu *peer = gpu_of(other->uuid);
+    if (!peer || is_lost(peer))
+        return GPU_IS_LOST;
+    *out = 5; /* NVML_P2P_STATUS_NOT_SUPPORTED */
+    for (int i = 0; i < now.entry_count; i++) {
+        const Entry *entry = &now.entries[i];
+        const long long said_of[] = {entry->read, entry->write, entry->nvlink, entry->atomics, entry->pci};
+        int is_of_both = (entry->gpu == gpu.index && entry->peer == peer->index)
+                         || (entry->gpu == peer->index && entry->peer == gpu.index);
+        if (!strcmp(entry->keyword, "topology") && is_of_both && said_of[index] != ABSENT)
+            *out = (uint)said_of[index];
     }
     return SUCCESS;
 }
@@ -483,33 +433,18 @@ Result nvmlDeviceGetAttributes_v2(Device device, Attributes *out) {
 
 /* ---- field values ---- */
 
-static long long ecc_errors_of_links(const Gpu *gpu) {
-    long long sum = ABSENT;
-    int position = 0;
-    for (const Entry *entry; (entry = next_entry("nvlink", gpu->index, &position));)
-        if (entry->ecc_errors != ABSENT)
-            sum = entry->ecc_errors + (sum == ABSENT ? 0 : sum);
-    return sum;
-}
-
-static long long link_field(uint id, const Entry *link, uint *type) {
-    for (size_t i = 0; i < LENGTH(link_fields); i++) {
-        if (link_fields[i].id != id)
-            continue;
-        *type = link_fields[i].type;
-        return *number_at((Entry *)link, link_fields[i].offset);
-    }
-    return ABSENT;
-}
-
 static void answer_field(FieldValue *field, Gpu *gpu) {
     long long value = ABSENT;
     const Entry *link;
-    int position = 0, any_scope = field->id == 138 || field->id == 139; /* one link or all of them: one answer */
+    int position = 0, has_links = next_entry("nvlink", gpu->index, &position) != NULL;
+    int is_of_links = field->id >= 138 && field->id <= 141 && (!has_links || field->scope == UINT_MAX);
+    position = 0;
     *field = (FieldValue){.id = field->id, .scope = field->scope, .type = UINT, .at_us = driver_us(), .latency_us = 3};
     for (size_t i = 0; i < LENGTH(fields); i++) {
-        if (fields[i].id != field->id || field->id >= FIELD_ID_END || (field->scope && !any_scope))
-            continue; /* another scope of power is the memory or the module: not this machine's */
+        if (fields[i].id != field->id || field->id >= FIELD_ID_END || (fields[i].scope != field->scope && !is_of_links))
+            continue;
+        if (field->id >= 138 && field->id <= 141 && !is_of_links)
+            continue; /* of one link, and it has lines: see below */
         value = *number_at(gpu, fields[i].offset);
         field->type = fields[i].type;
     }
@@ -569,6 +504,9 @@ PROCESS_GETTER(nvmlDeviceGetMPSComputeRunningProcesses_v2, "mps")
 #ifndef OLD_DRIVER /* later than the 470 branch */
 
 GETTER(nvmlDeviceGetNumaNodeId, int, numa_node)
+GETTER(nvmlDeviceGetModuleId, uint, module_id)
+GETTER(nvmlDeviceGetC2cModeInfoV, uint, c2c)
+PAIR_GETTER(nvmlDeviceGetGspFirmwareMode, gsp_enabled, gsp_default)
 PAIR_GETTER(nvmlDeviceGetMinMaxFanSpeed, fan_min, fan_max)
 PAIR_GETTER(nvmlDeviceGetJpgUtilization, jpg_util, sampling_period_us)
 PAIR_GETTER(nvmlDeviceGetOfaUtilization, ofa_util, sampling_period_us)
@@ -581,6 +519,21 @@ PROCESS_GETTER(nvmlDeviceGetMPSComputeRunningProcesses_v3, "mps")
 Result nvmlDeviceGetGspFirmwareVersion(Device device, char *out) {
     ON_DEVICE(out);
     return put_text(out, 64, *gpu.gsp_firmware ? gpu.gsp_firmware : said("driver", DRIVER));
+}
+
+Result nvmlDeviceGetPlatformInfo(Device device, PlatformInfoV2 *out) {
+    ON_DEVICE(out);
+    if (out->version != VERSION(PlatformInfoV2, 2))
+        return VERSION_MISMATCH;
+    if (!strcmp(gpu.chassis, "none"))
+        return NOT_SUPPORTED;
+    *out = (PlatformInfoV2){
+        .version = out->version, .slot = (unsigned char)gpu.slot, .tray = (unsigned char)gpu.tray,
+        .host = (unsigned char)gpu.host_id, .peer_type = (unsigned char)gpu.peer_type,
+        .module = (unsigned char)gpu.module_id,
+    };
+    memcpy(out->chassis, gpu.chassis, sizeof out->chassis); /* all 16 may be digits: no 0 at the end */
+    return SUCCESS;
 }
 
 Result nvmlDeviceGetMemoryInfo_v2(Device device, MemoryV2 *out) {

@@ -48,8 +48,10 @@ static const Keyword keywords[] = {
     {"metric", 3, "", "gpu gi"},
     {"nvlink", 1, "gpu link",
      "state version speed_mb_per_s remote remote_type ecc_errors replays recoveries crc_errors tx_packets tx_bytes "
-     "rx_packets rx_bytes vl15_dropped malformed overruns rx_errors rx_remote_errors"},
-    {"topology", 1, "gpu peer level", ""},
+     "rx_packets rx_bytes vl15_dropped malformed overruns rx_errors rx_remote_errors tx_kib rx_kib raw_tx_kib raw_rx_kib "
+     "remote_link crc_flit_errors crc_data_errors rx_general_errors integrity_errors tx_discards recovered "
+     "not_recovered effective_errors effective_ber symbol_errors symbol_ber values"},
+    {"topology", 1, "gpu peer level", "read write nvlink atomics pci"},
     {"retired_page", 1, "gpu cause address", "t_us"},
     {"xid", 1, "gpu", "code gi ci"},
     {"event", 1, "gpu type", "data gi ci"},

@@ -189,9 +189,14 @@ gpu 0 retired_pending=1 remapped_correctable=142 remapped_uncorrectable=143 rema
 gpu 0 remapped_failed=0 recovery_action=2 tlimit_shutdown=-8 tlimit_slowdown=-2 tlimit_mem_max=1
 gpu 0 tlimit_gpu_max=0 power_requested_limit_mw=306 bank_remaps_active=3 bank_remaps_inactive=4
 gpu 0 bank_spares_max=5 bank_spares_none=6 bank_remap_pending=1
+gpu 0 throttle_application_clocks_ns=80 throttle_base_clocks_ns=81 c2c_links=170 c2c_interrupts=231 c2c_replays=232
+gpu 0 c2c_replays_b2b=233 edpp_percent=274 remapped_correctable_inactive=301 remapped_uncorrectable_inactive=302
 nvlink gpu=0 link=0 ecc_errors=160 replays=161 recoveries=162 crc_errors=163 speed_mb_per_s=26562 version=6 \
   tx_packets=201 tx_bytes=202 rx_packets=203 rx_bytes=204 vl15_dropped=205 malformed=206 overruns=207 \
-  rx_errors=208 rx_remote_errors=209
+  rx_errors=208 rx_remote_errors=209 rx_general_errors=210 integrity_errors=211 tx_discards=212 recovered=213 \
+  not_recovered=214 effective_errors=219 effective_ber=220 symbol_errors=221 symbol_ber=222 tx_kib=138 rx_kib=139 \
+  raw_tx_kib=140 raw_rx_kib=141 remote_link=146 \
+  values=235,236,237,238,239,240,241,242,243,244,245,246,247,248,249,250
 """
 UINT, ULL, INT = 1, 3, 5  # nvmlValueType_t
 FIELD_VALUES = {
@@ -208,15 +213,20 @@ FIELD_VALUES = {
     77: (ULL, 77),
     78: (ULL, 78),
     79: (ULL, 79),
+    80: (ULL, 80),
+    81: (ULL, 81),
     82: (UINT, 61),
     83: (ULL, 9000000000),
     94: (UINT, 94),
     138: (ULL, 138),
     139: (ULL, 139),
+    140: (ULL, 140),
+    141: (ULL, 141),
     142: (UINT, 142),
     143: (UINT, 143),
     144: (UINT, 1),
     145: (UINT, 0),
+    146: (UINT, 146),
     160: (ULL, 160),
     161: (ULL, 161),
     162: (ULL, 162),
@@ -224,6 +234,7 @@ FIELD_VALUES = {
     164: (UINT, 26562),
     165: (UINT, 1),
     166: (UINT, 6),
+    170: (UINT, 170),
     185: (UINT, 300),
     186: (UINT, 301),
     187: (UINT, 303),
@@ -238,11 +249,13 @@ FIELD_VALUES = {
     196: (INT, 0),
     197: (ULL, 197),
     198: (ULL, 198),
-    **{number: (ULL, number) for number in range(201, 210)},
+    **{number: (ULL, number) for number in (*range(201, 215), *range(219, 223))},
     230: (UINT, 2),
+    **{number: (ULL, number) for number in (*range(231, 234), *range(235, 251))},
     269: (ULL, 269),
     270: (ULL, 270),
     271: (ULL, 271),
+    **{number: (UINT, number) for number in (274, 301, 302)},
     303: (UINT, 3),
     304: (UINT, 4),
     305: (UINT, 5),

@@ -60,6 +60,28 @@ def test_a_field_of_a_link_is_of_the_link_that_its_scope_names(fake_nvml, nvml):
     assert nvml.ask("nvmlDeviceGetFieldValues(gpu(1), [204, 202])") == [[204, 0, 3, ULL, 0], [202, 0, 0, ULL, 5]]
 
 
+def test_errors_bytes_and_corrections_are_each_links_own(fake_nvml, nvml):
+    errors = "replays=1 recoveries=2 crc_flit_errors=3 crc_data_errors=4 ecc_errors=5"
+    fake_nvml.write(
+        f"gpu 0 nvlink_tx=100\nnvlink gpu=0 link=0 tx_kib=7 {errors} values=9,2\nnvlink gpu=0 link=1 tx_kib=8"
+    )
+    assert nvml.ask("[nvmlDeviceGetNvLinkErrorCounter(gpu(0), 0, counter) for counter in range(5)]") == [1, 2, 3, 4, 5]
+    assert nvml.ask("nvmlDeviceGetNvLinkErrorCounter(gpu(0), 1, 0)") == NOT_SUPPORTED
+    assert nvml.ask("nvmlDeviceGetNvLinkErrorCounter(gpu(0), 0, 5)") == INVALID_ARGUMENT
+    asked = "[(138, 0), (138, 1), (138, 2), (138, 0xFFFFFFFF), (235, 0), (236, 0), (237, 0), (235, 1)]"
+    answer = nvml.ask(f"nvmlDeviceGetFieldValues(gpu(0), {asked})")
+    assert [(code, value) for _, _, code, _, value in answer] == [
+        (0, 7),
+        (0, 8),
+        (3, 0),
+        (0, 100),
+        (0, 9),
+        (0, 2),
+        (3, 0),
+        (3, 0),
+    ]
+
+
 def test_a_peer_that_is_lost_has_no_common_ancestor(fake_nvml, nvml):
     fake_nvml.write(THREE_GPUS)
     nvml.run("a, b = gpu(0), gpu(1)")

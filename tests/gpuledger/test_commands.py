@@ -125,7 +125,7 @@ def test_seal_moves_the_tail_into_parquet(recorded):
 
 
 def test_metrics_lists_names_units_and_meanings(gpuledger):
-    rows = json.loads(gpuledger("metrics", "power", "limit", "--json").stdout)
+    rows = json.loads(gpuledger("metrics", "GPU", "power", "limit", "least", "--json").stdout)
     assert rows == [
         {
             "metric": "gpu.power_limit_watts",
@@ -164,7 +164,8 @@ REFUSALS = [
     (["export", "gpu_sample", "-o", "/proc/nowhere.parquet"], 2, "/proc/nowhere.parquet cannot be written ("),
     (["metrics", "unobtainium"], 3, "No metric speaks of 'unobtainium': "),
     (["init", "--client", "claude-cod"], 2, "There is no client 'claude-cod': did you mean 'claude-code'?"),
-    (["up", "--source", "magic"], 2, "The setting collector.source from flag cannot be 'magic': "),
+    (["up", "--source", "replay:"], 2, "The setting collector.source from flag cannot be 'replay:': "),
+    (["up", "--source", "magic"], 2, "The setting collector.source from flag cannot be 'magic': string should match pattern '^(nvml|demo|replay:.+)$'"),
     (["status", "--config", "/nowhere.toml"], 2, "There is no settings file /nowhere.toml: "),
 ]  # fmt: skip
 

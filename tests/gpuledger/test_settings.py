@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from gpuledger.settings import load_origins, load_settings, setting_fields
+from gpuledger.settings import RetentionSection, load_origins, load_settings, setting_fields
 from store.errors import UsageError
+from store.events import KINDS
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +23,11 @@ def settings_file(home: Path, text: str) -> Path:
     return path
 
 
+def test_each_kind_of_event_can_be_given_an_age_of_its_own():
+    own = [name.removesuffix("_max_age_days") for name in RetentionSection.model_fields if "_max_age" in name]
+    assert sorted(own) == sorted(KINDS)
+
+
 def test_without_any_source_the_defaults_are_in_force(tmp_path):
     settings = load_settings()
     assert settings.data == tmp_path / ".local/share/gpuledger"
@@ -30,8 +36,11 @@ def test_without_any_source_the_defaults_are_in_force(tmp_path):
         "port": 9465,
         "sample_interval_s": 1.0,
         "seal_interval_s": 120.0,
+        "low_space_bytes": 500_000_000,
+        "read_only_space_bytes": 100_000_000,
         "source": "nvml",
         "demo_seed": 0,
+        "replay_loop": False,
     }
     assert settings.mcp.port == 9466
 
@@ -104,4 +113,4 @@ def test_every_setting_has_a_help_and_a_unit_where_it_is_a_time():
     for name, field in setting_fields():
         assert field.description, name
         if field.annotation is float:
-            assert name.endswith("_s"), name
+            assert name.endswith(("_s", "_days")), name

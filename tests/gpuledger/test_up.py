@@ -120,6 +120,16 @@ def test_what_a_running_recorder_answers(gpuledger):
     assert up.returncode == 0
 
 
+def test_what_is_replayed_is_labelled_so_in_the_ledger(gpuledger):
+    recording = Path(__file__).parents[1] / "fixtures/recordings/stand-in-h100-pair.recording"
+    with running(gpuledger, "--source", f"replay:{recording}"):
+        eventually(lambda: "the stand-in of the tests, no hardware" in gpuledger("status").stdout)
+        asked = "select source, name, attributes from inventory where subject = 'gpu'"
+        rows = json.loads(gpuledger("sql", asked, "--json").stdout)
+    assert [(row["source"], row["name"]) for row in rows] == [("replay", "NVIDIA H100 80GB HBM3")] * 2
+    assert {json.loads(row["attributes"])["recording"]["machine"] for row in rows} == {"stand-in"}
+
+
 def test_a_machine_without_a_gpu_is_recorded_and_the_reason_is_told(gpuledger):
     with running(gpuledger):
         eventually(lambda: "no GPU" in gpuledger("status").stdout)

@@ -49,7 +49,12 @@ def tick(time_us: int, number: int) -> list[Event]:
 
 
 def descriptions(time_us: int) -> list[Event]:
-    return [Event("inventory", time_us, {"subject": "gpu", "gpu_uuid": uuid, "name": "NVIDIA H200"}) for uuid in GPUS]
+    calls = {"nvmlDeviceGetUtilizationRates": "ok", "nvmlDeviceGetFanSpeed_v2": "not_supported"}
+    described = {"subject": "gpu", "name": "NVIDIA H200", "capabilities": calls}
+    return [
+        Event("inventory", time_us, {**described, "gpu_uuid": uuid, "gpu_index": index})
+        for index, uuid in enumerate(GPUS)
+    ]
 
 
 @pytest.fixture(scope="session")

@@ -74,6 +74,7 @@ CALLS = [
     ("describe_data", {"topic": "metrics", "search": "power"}),
     ("describe_data", {"topic": "table", "table": "gpu_sample"}),
     ("describe_data", {"topic": "examples"}),
+    ("describe_data", {"topic": "capabilities"}),
     ("run_sql", {"sql": "select gpu_index, max(power_watts) as watts from gpu_sample group by all order by all"}),
     ("run_sql", {"sql": "select * from gpu_sample", "max_rows": 1000}),
 ]
@@ -89,6 +90,15 @@ def test_an_answer_fits_its_schema_and_says_the_same_in_both_channels(settings, 
     assert said.startswith(answer.structured_content["summary"])
     for leaf in leaves(answer.structured_content):
         assert leaf in said, leaf
+
+
+def test_what_the_driver_does_not_tell_is_listed_by_gpu_with_its_status(settings):
+    told = ask(settings, "describe_data", {"topic": "capabilities"}).structured_content
+    assert told["summary"] == "2 of 4 driver calls on 2 GPUs give a value; the others are listed."
+    assert [row[:4] for row in told["table"]["rows"]] == [
+        [0, "GPU-aaaa0000-0000-4000-8000-000000000000", "not_supported", "nvmlDeviceGetFanSpeed_v2"],
+        [1, "GPU-bbbb0000-0000-4000-8000-000000000001", "not_supported", "nvmlDeviceGetFanSpeed_v2"],
+    ]
 
 
 def leaves(value):

@@ -19,7 +19,7 @@ def why(book, metric: str, start_s: float, end_s: float) -> str:
         ({"power_watts": "no_permission"}, "no_permission: the collector's user may not read it"),
         ({"*": "lost"}, "lost: the GPU was lost"),
         ({"power_watts": "no_data"}, "no_data: the driver had nothing to say"),
-        (None, "not_asked: nothing that records here reads it"),
+        (None, "not_asked: nothing that is recorded here has it"),
         ({"power_watts": "moonlight"}, "moonlight: see its meaning"),
     ],
 )

@@ -11,7 +11,15 @@ from store.events import KINDS, measured_fields
 
 
 def test_every_gauge_and_counter_of_a_sampled_kind_is_a_metric_of_one_name():
-    sampled = ("gpu_sample", "system_sample", "process_sample", "request", "server_sample")
+    sampled = (
+        "gpu_sample",
+        "system_sample",
+        "device_sample",
+        "process_sample",
+        "nvlink_sample",
+        "request",
+        "server_sample",
+    )
     declared = [(kind, column.name) for kind in sampled for column in measured_fields(KINDS[kind])]
     assert [(metric.kind.name, metric.column.name) for metric in metrics().values()] == declared
 
@@ -32,6 +40,11 @@ def test_every_metric_is_found_by_its_name_however_it_is_written(name):
         ("memory.used_bytes", "system_sample", "memory_used_bytes", "B"),
         ("network.sent_bytes", "system_sample", "network_sent_bytes", "B/s"),
         ("context.switches_count", "system_sample", "context_switches_count", "/s"),
+        ("nvlink.tx_bytes", "nvlink_sample", "tx_bytes", "B/s"),
+        ("device.read_bytes", "device_sample", "read_bytes", "B/s"),
+        ("device.queue_seconds", "device_sample", "queue_seconds", "s/s"),
+        ("device.temperature_celsius", "device_sample", "temperature_celsius", "°C"),
+        ("device.link_speed_bytes_per_second", "device_sample", "link_speed_bytes_per_second", "B/s"),
         ("process.cpu_seconds", "process_sample", "cpu_seconds", "s/s"),
         ("request.duration_seconds", "request", "duration_seconds", "s"),
         ("server.generation_tokens", "server_sample", "generation_tokens", "tokens/s"),
@@ -91,7 +104,7 @@ def test_a_column_is_described_in_its_own_unit():
 
 
 def test_metrics_are_searched_by_every_word_in_name_and_meaning():
-    assert [metric.name for metric in describe_metrics("GPU power limit")] == ["gpu.power_limit_watts"]
+    assert [metric.name for metric in describe_metrics("GPU power limit least")] == ["gpu.power_limit_watts"]
     assert [metric.name for metric in describe_metrics("hottest sensor")] == ["cpu.temperature_celsius"]
     assert describe_metrics("no such words") == ()
     assert [metric.name for metric in describe_metrics("")] == list(metrics())

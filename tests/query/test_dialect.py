@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from query.capabilities import capabilities
 from query.catalogue import metrics
 from query.engine import Choice
 from query.export import export_events
@@ -125,6 +126,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory, machine) -> list[str]:
             listening.extent = extent
             trend(listening, metric.name, machine.window(0, 7 * 3600 if extent else 3600), now=now, gpus=gpus)
     live_state(listening, now=now)
+    capabilities(listening)
     probe_words(listening, "gpu")
     export_events(listening, "request", window, format="csv", path=tmp_path_factory.mktemp("out") / "x.csv")
     return listening.asked

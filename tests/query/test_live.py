@@ -199,6 +199,15 @@ def test_a_recorder_that_stopped_does_not_say_that_there_is_no_gpu(book):
     assert live_state(book.source, now=book.at(3_600)).no_gpu_because is None
 
 
+def test_gpus_that_fell_silent_while_the_host_did_not_have_the_recorders_reason(book):
+    told = [probe_status(book, 0, "gpu", "1 GPU"), probe_status(book, 2, "gpu", "paused until noon by alice")]
+    book.record([*told, book.gpu(0), *(book.host(s) for s in range(9))])
+    found = live_state(book.source, now=book.at(8))
+    assert (found.no_gpu_because, found.is_stale) == ("paused until noon by alice", False)
+    assert [gpu.absence for gpu in found.gpus] == [{"*": "stale"}]
+    assert live_state(book.source, now=book.at(60)).no_gpu_because is None  # nor has the host a fresh row
+
+
 def test_probe_words_are_the_last_ones_of_that_probe(book):
     told = [probe_status(book, s, probe, f"{probe} {s}") for s in range(3) for probe in ("gpu", "it's")]
     book.record([*told, book.event("ledger_event", 9, event="probe_failed", probe="gpu", message="failed")])

@@ -478,7 +478,7 @@ ANSWERED: Mapping[str, Sequence[tuple[Any, ...]]] = {
     "describe select seq from request": [("seq", "BIGINT", "YES", None, None, None)],
     "select column_name, count, max from (summarize select utilization_percent from gpu_sample)": [("utilization_percent", 20, "91")],
     "summarize select 1 as x from annotation": [("x", "INTEGER", None, None, 0, None, None, None, None, None, 0, None)],
-    "select columns('power_watts|gpu_index') from gpu_sample order by seq limit 1": [(0, 100.0)],
+    "select columns('^(power_watts|gpu_index)$') from gpu_sample order by seq limit 1": [(0, 100.0)],
     "select * exclude (seq) replace (1 as host) from (select seq, host from request) limit 1": [(1,)],
     "select absence ->> 'fan_speed_percent' as reason, count(*) from gpu_sample group by 1 order by 1 nulls last": [("not_supported", 10), (None, 10)],
     "select j.key, j.value ->> '$', count(*) from gpu_sample, json_each(absence) j group by all": [("fan_speed_percent", "not_supported", 10)],
@@ -550,7 +550,7 @@ def ask(machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     def asked(statement: str) -> list[tuple[Any, ...]]:
         sql = in_place(statement, machine.folder)
-        table = run_sql(machine.source, sql, rows_max=100, time_limit_s=30).table
+        table = run_sql(machine.source, sql, rows_max=1_000, time_limit_s=30).table
         return list(zip(*table.to_pydict().values(), strict=True))
 
     machine.source.reader().close()  # SQLite makes its files for readers now, if it has to

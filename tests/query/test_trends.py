@@ -340,6 +340,55 @@ def test_processes_of_one_name_are_series_of_their_own(book):
     ]
 
 
+def device(book, second: float, kind: str, name: str, epoch: int = 0, **values: Any) -> Any:
+    identity = {"device_type": kind, "device": name, "interval_seconds": 5.0, "counter_epoch": epoch}
+    return book.event("device_sample", second, **identity, **values)
+
+
+def test_each_device_is_a_series_with_its_own_rate(book):
+    book.record(
+        event
+        for s in range(0, 20, 5)
+        for event in (
+            device(book, s, "disk", "nvme0n1", read_bytes=s * 10),
+            device(book, s, "disk", "nvme1n1", read_bytes=s * 30),
+            device(book, s, "thermal_zone", "x86_pkg_temp/thermal_zone0", temperature_celsius=50.0),
+        )
+    )
+    found = trend(book.source, "device.read_bytes", book.window(0, 20), now=book.at(20))
+    assert (found.unit, found.coverage) == ("B/s", 1.0)
+    assert [(one.label, one.series, one.n, one.avg, one.increase) for one in found.series] == [
+        ("nvme0n1", "disk nvme0n1", 3, 10.0, 150),
+        ("nvme1n1", "disk nvme1n1", 3, 30.0, 450),
+    ]
+
+
+def test_a_disk_that_was_plugged_in_again_has_no_rate_over_the_gap_and_its_neighbour_has(book):
+    book.record(
+        event
+        for s in range(0, 20, 5)
+        for event in (
+            device(book, s, "disk", "sda", epoch=s // 10, read_bytes=1000 if s < 10 else 1_000_000 + s),
+            device(book, s, "disk", "sdb", read_bytes=s),
+        )
+    )
+    found = trend(book.source, "device.read_bytes", book.window(0, 20), now=book.at(20))
+    assert [(one.label, one.n, one.increase) for one in found.series] == [("sda", 2, 5), ("sdb", 3, 15)]
+
+
+def test_devices_of_two_types_that_share_a_name_are_told_apart(book):
+    book.record(
+        device(book, s, kind, "mlx5_0", received_bytes=s * factor)
+        for s in range(0, 20, 5)
+        for kind, factor in (("network", 1), ("infiniband", 100))
+    )
+    found = trend(book.source, "device.received_bytes", book.window(0, 20), now=book.at(20))
+    assert [(one.label, one.avg) for one in found.series] == [
+        ("mlx5_0 infiniband mlx5_0", 100.0),
+        ("mlx5_0 network mlx5_0", 1.0),
+    ]
+
+
 def test_events_that_lack_their_identity_are_not_lost(book):
     served = [("vllm", "chat"), ("vllm", None), (None, None)]
     book.record(

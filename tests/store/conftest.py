@@ -1,9 +1,14 @@
+from collections import Counter
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
-from store.events import Event
+from store.events import KINDS, Event
 from store.ledger import Ledger
+from store.quarantine import Repairer
+from store.sealing import seal
+from store.snapshot import LedgerReader
 
 START_US = 1_795_435_200_000_000  # 2026-11-23 12:00:00 UTC
 
@@ -36,3 +41,52 @@ def tick():
         return [Event("gpu_sample", time_us, gpu), Event("system_sample", time_us, {"cpu_utilization_percent": 1.5})]
 
     return make
+
+
+@pytest.fixture
+def seqs_seen():
+    """How often each seq is seen by a reader, over segments and tail of all kinds."""
+
+    def count(folder: Path) -> Counter[int]:
+        with LedgerReader(folder) as reader:
+            snapshot = reader.snapshot(KINDS)
+        seen: Counter[int] = Counter()
+        for events in snapshot.values():
+            seen.update(events.tail["seq"].to_pylist())
+            for path in events.files:
+                seen.update(pq.ParquetFile(path).read(columns=["seq"])["seq"].to_pylist())
+        return seen
+
+    return count
+
+
+@pytest.fixture
+def told():
+    """What the ledger tells of itself: (event, message) of its ledger events, in order of seq."""
+
+    def events(folder: Path) -> list[tuple[str, str]]:
+        with LedgerReader(folder) as reader:
+            found = reader.snapshot(["ledger_event"])["ledger_event"]
+        tables = [found.tail, *(pq.ParquetFile(path).read() for path in found.files)]
+        rows = sorted((row for table in tables for row in table.to_pylist()), key=lambda row: row["seq"])
+        return [(row["event"], row["message"]) for row in rows]
+
+    return events
+
+
+@pytest.fixture
+def by() -> Repairer:
+    """Who repairs in these tests, and when: 13:00 on the day of the ticks."""
+    return Repairer(START_US + 3_600_000_000, "spark-1", "boot-b")
+
+
+@pytest.fixture
+def sealed(folder: Path, tick) -> Path:
+    """A ledger of three sealings of two ticks each, and one tick in the tail: seqs 1 to 14."""
+    with Ledger(folder, host="spark-1", boot_id="boot-a") as opened:
+        for number in range(6):
+            opened.append(tick(number))
+            if number % 2:
+                seal(folder)
+        opened.append(tick(6))
+    return folder

@@ -25,7 +25,9 @@ def test_every_kind_of_the_design_is_declared():
     assert list(KINDS) == [
         "gpu_sample",
         "system_sample",
+        "device_sample",
         "process_sample",
+        "nvlink_sample",
         "request",
         "server_sample",
         "gpu_event",

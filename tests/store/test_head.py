@@ -5,6 +5,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import apsw
@@ -87,14 +88,18 @@ def test_a_ledger_of_a_newer_program_is_refused_with_the_versions_and_left_as_it
 def test_a_head_of_random_bytes_is_called_damaged_and_left_as_it_is(tmp_path, opener):
     (tmp_path / "head.sqlite").write_bytes(b"\x00garbage" * 1000)
     before = contents(tmp_path)
-    with pytest.raises(LedgerUnusableError, match=r"head\.sqlite is damaged .*: restore that file from a backup"):
+    with pytest.raises(
+        LedgerUnusableError, match=r"head\.sqlite is damaged .*: the sealed files under events/ are unharmed"
+    ):
         opener(tmp_path)
     assert contents(tmp_path) == before
 
 
 @OPENERS
 def test_a_ledger_that_lost_its_head_is_not_begun_anew_over_its_events(tmp_path, opener):
-    (tmp_path / "events/gpu_sample").mkdir(parents=True)
+    day = tmp_path / "events/gpu_sample/v=1/date=2026-11-23"
+    day.mkdir(parents=True)
+    (day / "spark-1-1-9-0.parquet").write_bytes(b"sealed")
     with pytest.raises(LedgerUnusableError, match=r"has lost its head\.sqlite"):
         opener(tmp_path)
     assert not (tmp_path / "head.sqlite").exists()
@@ -153,6 +158,27 @@ def test_a_folder_that_may_not_be_written_is_refused_for_appending_and_read_all_
     assert "make it writable for this user, or name another folder with --data" in done.stderr
     assert contents(folder) == before
     folder.chmod(0o755)
+
+
+def test_a_reader_waits_while_the_last_one_who_had_it_open_puts_it_away(folder, tick):
+    with Ledger(folder) as ledger:
+        ledger.append(tick(0))
+    holder = apsw.Connection(str(folder / "head.sqlite"))
+    holder.pragma("locking_mode", "exclusive")
+    holder.execute("begin exclusive; commit")
+    counts = []
+
+    def read():
+        with LedgerReader(folder) as reader:
+            counts.append(reader.extents()["gpu_sample"].event_count)
+
+    reading = threading.Thread(target=read)
+    reading.start()
+    reading.join(0.2)
+    assert reading.is_alive()
+    holder.close()
+    reading.join()
+    assert counts == [1]
 
 
 def test_a_folder_that_may_not_be_entered_is_refused(tmp_path):

@@ -17,7 +17,7 @@ from store import rollups
 from store.events import Event
 from store.ledger import Ledger
 from store.rollups import rebuild_rollups, update_rollups
-from store.sealing import seal
+from store.sealing import seal, seal_lock
 from store.sketch import LAST_BUCKET, RELATIVE_ERROR, buckets_of, quantile, value_of
 from store.snapshot import LedgerReader
 
@@ -232,7 +232,7 @@ def test_a_head_that_was_lost_takes_the_rollups_in_again(folder):
 
 def test_a_second_update_at_the_same_time_leaves_it_to_the_first(folder):
     record(folder, [watts(0, 1.0)])
-    with rollups._lock(folder) as is_ours:
+    with seal_lock(folder) as is_ours:
         assert is_ours
         assert not update(folder, 1.01).is_ours
     assert update(folder, 1.01).hours_made == 1

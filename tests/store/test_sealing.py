@@ -10,10 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from store import sealing
+from store.errors import LedgerFullError
 from store.events import KINDS, Event
 from store.ledger import Ledger
-from store.sealing import main, seal
+from store.sealing import seal
 from store.snapshot import LedgerReader
+from store.upkeep import main
 
 DAY_US = 86_400_000_000
 
@@ -140,13 +142,13 @@ def test_sealing_while_another_process_seals_leaves_it_to_that_one(ledger, folde
 
 def test_what_is_appended_while_sealing_stays_in_the_tail(ledger, folder, tick, monkeypatch):
     ledger.append(tick(0))
-    announce = sealing._announce
+    announce = sealing.announce
 
     def append_meanwhile(*arguments):
         announce(*arguments)
         ledger.append(tick(1))
 
-    monkeypatch.setattr(sealing, "_announce", append_meanwhile)
+    monkeypatch.setattr(sealing, "announce", append_meanwhile)
     assert seal(folder).event_count == 2
     assert all_seqs(folder) == [1, 2, 3, 4]
     with LedgerReader(folder) as reader:
@@ -155,7 +157,7 @@ def test_what_is_appended_while_sealing_stays_in_the_tail(ledger, folder, tick, 
 
 def test_a_sealing_that_fails_keeps_the_tail_and_the_next_one_cleans_up(ledger, folder, tick, monkeypatch):
     ledger.append(tick(0))
-    real_write = sealing._write_parquet
+    real_write = sealing._write
     written = []
 
     def fail_at_the_second(segment, table, ledger_id, path):
@@ -164,8 +166,8 @@ def test_a_sealing_that_fails_keeps_the_tail_and_the_next_one_cleans_up(ledger, 
         written.append(path)
         real_write(segment, table, ledger_id, path)
 
-    monkeypatch.setattr(sealing, "_write_parquet", fail_at_the_second)
-    with pytest.raises(OSError, match="No space left on device"):
+    monkeypatch.setattr(sealing, "_write", fail_at_the_second)
+    with pytest.raises(LedgerFullError, match=r"was not sealed and is kept as it is \(no space left on device\)"):
         seal(folder)
     assert all_seqs(folder) == [1, 2]
     assert len(files_under(folder)) == 1  # published and not in the catalogue

@@ -1,0 +1,1 @@
+"""NVIDIA GPUs: what the driver tells of them, and who uses them."""

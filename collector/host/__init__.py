@@ -1,0 +1,1 @@
+"""The host: its CPUs, memory and devices."""

@@ -1,0 +1,1 @@
+"""What a driver answered, written down and given again."""

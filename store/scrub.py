@@ -1,0 +1,57 @@
+"""Reading segments again, a little at a time, so that a disk that forgets is noticed by itself.
+
+No reader looks at checksums: a page whose bytes changed may be read without a complaint, as other values. So each
+upkeep also reads those segments anew that were looked at longest ago, up to `BYTES_AT_ONCE`, and compares their
+SHA-256. At one upkeep in two minutes that is up to 23 GB a day, for 20 ms of a core each time; no segment is read
+twice within `AGAIN_AFTER_S`.
+"""
+
+from pathlib import Path
+
+import apsw
+
+from store.files import sha256_of
+from store.quarantine import Repairer, SetAside, give_up_segment
+from store.recovery import why_not_as_sealed
+from store.segments import Segment, catalogued, enter_checksums
+
+BYTES_AT_ONCE = 32_000_000
+AGAIN_AFTER_S = 86_400
+
+
+def scrub(folder: Path, head: apsw.Connection, by: Repairer, *, bytes_at_once: int = BYTES_AT_ONCE) -> list[SetAside]:
+    """Check the segments that were checked longest ago, and set aside those that are damaged.
+
+    The caller holds the seal lock. At least one segment is read, however large. One that never had a checksum is left
+    to `gpuledger verify --repair`.
+    """
+    due = head.execute(
+        "select segment_path from checksum where verified_at_us <= ? order by verified_at_us",
+        (by.now_us - AGAIN_AFTER_S * 1_000_000,),
+    ).fetchall()
+    by_path = {segment.path: segment for segment in catalogued(head)}
+    aside, seen_bytes = [], 0
+    for (path,) in due:
+        if seen_bytes >= bytes_at_once:
+            break
+        segment = by_path[str(path)]
+        seen_bytes += segment.size_bytes
+        if reason := why_changed(folder, segment):
+            aside.append(give_up_segment(folder, head, segment, reason, by))
+        else:
+            with head:
+                enter_checksums(head, {segment.path: str(segment.sha256)}, now_us=by.now_us)
+    return [one for one in aside if one]
+
+
+def why_changed(folder: Path, segment: Segment) -> str:
+    """Why a file has not the bytes that it was sealed with; empty where it has, or where no checksum was taken."""
+    if reason := why_not_as_sealed(folder, segment):
+        return reason
+    if segment.sha256 is None:
+        return ""
+    try:
+        found = sha256_of(folder / segment.path)
+    except OSError as error:
+        return f"it cannot be read ({(error.strerror or str(error)).lower()})"
+    return "" if found == segment.sha256 else "its bytes are not those that were sealed: the SHA-256 differs"

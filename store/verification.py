@@ -1,0 +1,167 @@
+"""Verifying a ledger: every byte of it read and compared with what catalogue and footers say.
+
+`repair` sets aside what is damaged, takes in what the catalogue lost, corrects what the catalogue says wrongly, and
+builds the head anew where it is damaged. Both run beside a collector, but for the head, which needs it to be stopped.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import apsw
+
+from store import recovery
+from store.adoption import adopt
+from store.errors import NoLedgerError
+from store.head import HEAD_NAME, check_folder, connect_read_only, open_head
+from store.ledger import CollectorLock, transaction
+from store.quarantine import Repairer, SetAside, give_up_segment, quarantined
+from store.recovery import Recovery, uncatalogued_files
+from store.sealing import seal_lock
+from store.segments import Segment, catalogued, enter_segments
+from store.soundness import differences, inspect
+
+FindingKind = Literal["head", "damaged", "disagrees", "uncatalogued", "unchecked"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as it should be.
+
+    Args:
+        kind: `head`: the head is damaged or lost; `damaged`: a segment cannot be trusted; `disagrees`: the catalogue
+            says something else than the file; `uncatalogued`: a file that the catalogue does not name; `unchecked`: a
+            sound segment whose checksum was never taken, which is no problem.
+        path: What it is about, relative to the ledger's folder.
+        problem: What is wrong with it, as the end of a sentence.
+        repaired: What was done about it; empty where nothing was.
+    """
+
+    kind: FindingKind
+    path: str
+    problem: str
+    repaired: str = ""
+
+    @property
+    def is_problem(self) -> bool:
+        return self.kind != "unchecked" and self.repaired != "left alone"
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What a ledger is like to its last byte.
+
+    Args:
+        folder: The ledger.
+        ledger_id: Its identity; empty where the head cannot tell.
+        segment_count: Segments in the catalogue that were read.
+        event_count: Events in them.
+        size_bytes: Bytes of them.
+        findings: What is not as it should be.
+        set_aside: What stands in quarantine.
+        foreign: What in the folder is not the ledger's.
+    """
+
+    folder: Path
+    ledger_id: str
+    segment_count: int
+    event_count: int
+    size_bytes: int
+    findings: tuple[Finding, ...]
+    set_aside: tuple[SetAside, ...]
+    foreign: tuple[str, ...]
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing was found to be wrong, be it repaired by now or not."""
+        return not any(one.is_problem for one in self.findings)
+
+
+def verify(
+    folder: Path, by: Repairer, *, repair: bool = False, progress: Callable[[str], None] = lambda _: None
+) -> Verification:
+    """Read every segment and the head to their last byte.
+
+    Args:
+        folder: The ledger.
+        by: Who repairs and when.
+        repair: Whether to repair what can be.
+        progress: Is told each path before it is read.
+
+    Raises:
+        NoLedgerError: There is no ledger in the folder.
+        NotALedgerError, LedgerUnusableError: As `store.head.open_head_for_reading`.
+        LedgerHeldError: The head is to be built anew, and a collector runs.
+    """
+    state = recovery.examine(folder)
+    if state.head == "new":
+        raise NoLedgerError(f"There is no ledger in {folder}", "name its folder with --data")
+    findings: list[Finding] = []
+    if state.head != "sound":
+        done = _rebuild(folder, by) if repair else None
+        findings.append(_of_head(state.head_problem, done))
+        if done is None:
+            return Verification(folder, "", 0, 0, 0, tuple(findings), state.set_aside, state.foreign)
+    with closing(_opened(folder, repair=repair)) as head:
+        if repair:
+            findings += [Finding("uncatalogued", one.path, one.reason, one.verdict) for one in adopt(folder, by)]
+        else:
+            findings += [
+                Finding("uncatalogued", path, "the catalogue does not name it")
+                for path in uncatalogued_files(folder, head)
+            ]
+        segments = catalogued(head)
+        for segment in segments:
+            progress(segment.path)
+            findings += _check(folder, head, segment, by if repair else None)
+        return Verification(
+            folder,
+            str(head.execute("select id from ledger").get),
+            len(segments),
+            sum(segment.event_count for segment in segments),
+            sum(segment.size_bytes for segment in segments),
+            tuple(findings),
+            quarantined(folder),
+            state.foreign,
+        )
+
+
+def _opened(folder: Path, *, repair: bool) -> apsw.Connection:
+    if repair:
+        return open_head(folder)
+    check_folder(folder)
+    return connect_read_only(folder / HEAD_NAME)
+
+
+def _rebuild(folder: Path, by: Repairer) -> Recovery:
+    with closing(CollectorLock(folder)):
+        return recovery.repair(folder, by)
+
+
+def _of_head(problem: str, done: Recovery | None) -> Finding:
+    repaired = f"begun anew; {done.kept_event_count} events of its tail were kept" if done else ""
+    return Finding("head", HEAD_NAME, problem, repaired)
+
+
+def _check(folder: Path, head: apsw.Connection, segment: Segment, by: Repairer | None) -> Iterator[Finding]:
+    """What is wrong with one segment. One that was merged or retired meanwhile is nothing to speak of."""
+    inspected = inspect(folder, segment)
+    with seal_lock(folder, wait=True) if by else nullcontext():
+        if segment not in catalogued(head):
+            return
+        if inspected.content is None:
+            aside = give_up_segment(folder, head, segment, inspected.reason, by) if by else None
+            repaired = (
+                "" if not by else f"set aside as quarantine/{aside.name}" if aside else "its gap was written down"
+            )
+            yield Finding("damaged", segment.path, inspected.reason, repaired)
+        elif segment != inspected.content:
+            if by:
+                with transaction(head):
+                    enter_segments(head, [inspected.content], now_us=by.now_us)
+            told = differences(segment, inspected.content)
+            problem = f"the catalogue says {told}" if told else "its checksum was never taken"
+            repaired = "the catalogue was corrected" if by else ""
+            yield Finding("disagrees" if told else "unchecked", segment.path, problem, repaired)
