@@ -13,10 +13,11 @@ import msgspec
 from query.catalogue import Metric, find_metric
 from query.engine import Engine, Source, in_window, sql_text
 from query.errors import UnknownGpuError
-from query.resolutions import Resolution, plan_rollups
+from query.resolutions import Resolution, RollupPlan, plan_rollups
 from query.rolled_trends import plan_fragments, plan_parameters, rolled_rows
 from query.windows import Window
 from store.rollup_cells import series_name
+from store.snapshot import RollupExtent
 
 STEPS_S = (
     1,
@@ -133,7 +134,7 @@ def trend(
     if gpus and "gpu_index" not in wanted.kind.by_name:
         raise UnknownGpuError(f"{wanted.name} is not measured per GPU", "ask for it without a GPU")
     step_s = bucket_width_s(window.seconds, points)
-    choose = partial(plan_rollups, window, step_s)
+    choose = partial(_plan, wanted, window, gpus, step_s)
     with source.trend_engine(wanted.kind.name, wanted.column.name, window, choose) as engine:
         plan = engine.plan
         rows = _rows(engine, wanted, window, gpus, step_s)
@@ -155,6 +156,15 @@ def trend(
         series=series,
         absent=absent,
     )
+
+
+def _plan(
+    metric: Metric, window: Window, gpus: Sequence[int], step_s: int, extent: RollupExtent | None
+) -> RollupPlan | None:
+    """As `plan_rollups`; only where cells bear the GPU's index are they told apart by it."""
+    if gpus and series_name(metric.kind) != "gpu_index":
+        return None
+    return plan_rollups(window, step_s, extent)
 
 
 def bucket_width_s(seconds: float, points: int) -> int:

@@ -96,7 +96,13 @@ def _write(
 ) -> None:
     schema = cell_schema(kind)
     writer = pq.ParquetWriter(
-        path, schema, compression="zstd", compression_level=ZSTD_LEVEL, store_schema=False, **_encodings(schema)
+        path,
+        schema,
+        compression="zstd",
+        compression_level=ZSTD_LEVEL,
+        store_schema=False,
+        write_page_checksum=True,
+        **_encodings(schema),
     )
     with writer:
         for fields in _batches_of_fields(parts, CELLS_AT_ONCE[file.step]):
@@ -176,7 +182,7 @@ def _cells(part: Part, schema: pa.Schema, fields: Sequence[str]) -> pa.Table:
 
 def _row_groups(path: Path, first: str, last: str) -> Iterator[pa.Table]:
     """The row groups that may hold the fields from `first` to `last`."""
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
         for number in range(file.num_row_groups):
             extremes = file.metadata.row_group(number).column(0).statistics
             if extremes is None or (extremes.min <= last and extremes.max >= first):

@@ -35,10 +35,18 @@ from store.rollup_cells import ROLLED_KINDS, STEPS_S, cells_of, needed_columns
 from store.rollup_files import Footer, Part, Reach, RollupFile, read_footer, with_schema, write_cells
 from store.rollups_due import CLOSED_AFTER_US, note_rolled
 from store.sealing import seal_lock
-from store.segments import Segment, announce, catalogued, let_go, remove_unfinished, unlink_removable, withdraw
+from store.segments import (
+    ROLLUPS_FOLDER,
+    Segment,
+    announce,
+    catalogued,
+    let_go,
+    remove_unfinished,
+    unlink_removable,
+    withdraw,
+)
 from store.times import DAY_US, HOUR_US
 
-FOLDER_NAME = "rollups"
 REPLACED_KEPT_US = 900_000_000  # longer than any question may take
 HOURS_MAX = 48  # of a kind in one update: half a minute of work; the next update goes on
 
@@ -285,7 +293,7 @@ class _Update:
         return write_cells(self._folder, file, self._kind, parts, Footer(self._ledger_id(), after, counts))
 
     def _file(self, step: str, name: str, reach: Reach) -> RollupFile:
-        path = f"{FOLDER_NAME}/{self._kind.name}/{step}/{name}-r{reach.revision}.parquet"
+        path = f"{ROLLUPS_FOLDER}/{self._kind.name}/{step}/{name}-r{reach.revision}.parquet"
         return RollupFile(path, self._kind.name, step, 0, 0, 0)
 
     def _events(self, hour: int, upto_seq: int) -> pa.Table:
@@ -408,7 +416,7 @@ class _Update:
         Of files that overlap the one with the higher revision counts: the others had been replaced by it.
         """
         found = []
-        for path in sorted((self._folder / FOLDER_NAME / self._kind.name).glob("*/*.parquet")):
+        for path in sorted((self._folder / ROLLUPS_FOLDER / self._kind.name).glob("*/*.parquet")):
             try:
                 found.append(read_footer(self._folder, path))
             except (ValueError, OSError) as error:

@@ -21,6 +21,7 @@ from store.head import has_table
 from store.times import iso_text, microseconds
 
 EVENTS_FOLDER = "events"
+ROLLUPS_FOLDER = "rollups"
 SEGMENT_SUFFIX = ".parquet"
 TEMPORARY_SUFFIX = ".tmp"
 FOOTER_PREFIX = "gpuledger."
@@ -145,6 +146,22 @@ def drop_segments(head: apsw.Connection, paths: Iterable[str]) -> None:
     head.executemany("delete from segment where path = ?", [(path,) for path in paths])
 
 
+@dataclass(frozen=True, slots=True)
+class CataloguedRollup:
+    """A file of cells, as far as whoever copies and checks files needs to know it; see `store.rollup_files`."""
+
+    path: str
+    size_bytes: int
+    sha256: None = None
+
+
+def catalogued_rollups(head: apsw.Connection) -> list[CataloguedRollup]:
+    """Every rollup in force, in order of path."""
+    if not has_table(head, "rollup"):
+        return []
+    return [CataloguedRollup(*row) for row in head.execute("select path, size_bytes from rollup order by path")]
+
+
 def total_bytes(segments: Iterable[Segment]) -> int:
     return sum(one.size_bytes for one in segments)
 
@@ -245,7 +262,16 @@ def accounted_paths(head: apsw.Connection) -> set[str]:
 
 def event_files(folder: Path) -> Iterator[str]:
     """Every file under events/, relative to the ledger's folder, in order of path."""
-    for root, folders, names in os.walk(folder / EVENTS_FOLDER):
+    return _files_under(folder, EVENTS_FOLDER)
+
+
+def rollup_files(folder: Path) -> Iterator[str]:
+    """Every file under rollups/, likewise."""
+    return _files_under(folder, ROLLUPS_FOLDER)
+
+
+def _files_under(folder: Path, top: str) -> Iterator[str]:
+    for root, folders, names in os.walk(folder / top):
         folders.sort()
         for name in sorted(names):
             yield str((Path(root) / name).relative_to(folder))

@@ -262,3 +262,59 @@ def test_any_events_in_any_order_answer_alike_from_rollups(batches, edges, tmp_p
         exact = from_events(book, metric, start_s, end_s, points=1)
         for resolution in ("minute", "hour"):
             assert_equal(from_rollups(book, metric, start_s, end_s, resolution, points=1), exact)
+
+
+@pytest.mark.parametrize("resolution", ["minute", "hour"])
+@pytest.mark.parametrize("metric", ["device.read_bytes", "device.temperature_celsius", "nvlink.tx_bytes"])
+def test_devices_and_links_are_rolled_up_each_for_itself(book, metric, resolution):
+    def device(second: int, name: str) -> Event:
+        identity = {"device_type": "disk", "device": name, "interval_seconds": 60.0, "counter_epoch": 0}
+        figures = {"read_bytes": second * len(name), "temperature_celsius": float(second % 70)}
+        return book.event("device_sample", second, **identity, **figures)
+
+    def link(second: int, number: int) -> Event:
+        identity = {"gpu_uuid": "GPU-0", "gpu_index": 0, "link": number, "interval_seconds": 60.0, "counter_epoch": 0}
+        return book.event("nvlink_sample", second, **identity, tx_bytes=second * (number + 1))
+
+    times = range(0, 3 * HOUR_S, 60)
+    book.record(one for s in times for one in (device(s, "nvme0n1"), device(s, "sda"), link(s, 0), link(s, 1)))
+    roll(book, 3 * HOUR_S + 60)
+    raw = from_events(book, metric, 0, 3 * HOUR_S)
+    rolled = from_rollups(book, metric, 0, 3 * HOUR_S, resolution)
+    assert (rolled.resolution, len(rolled.series)) == (resolution, 2)
+    assert_equal(rolled, raw)
+
+
+def test_processes_of_one_gpu_are_answered_from_the_events(book):
+    def process(second: int, gpu: int) -> Event:
+        identity = {"gpu_uuid": f"GPU-{gpu}", "gpu_index": gpu, "pid": 7, "name": "python", "interval_seconds": 60.0}
+        return book.event("process_sample", second, **identity, memory_used_bytes=10 * gpu)
+
+    book.record(process(s, gpu) for s in range(0, 3 * HOUR_S, 60) for gpu in (0, 1))
+    roll(book, 3 * HOUR_S + 60)
+    found = from_rollups(book, "process.memory_used_bytes", 0, 3 * HOUR_S, "minute", gpus=[1])
+    assert ([(one.n, one.avg) for one in found.series], found.resolution) == ([(180, 10.0)], "raw")
+
+
+@pytest.mark.parametrize("step", ["minute", "hour"])
+def test_a_damaged_rollup_costs_no_answer_while_the_events_are_there(book, step):
+    book.record(book.gpu(s, power_watts=float(s % 7)) for s in range(0, 3 * HOUR_S, 60))
+    roll(book, 3 * HOUR_S + 60)
+    for path in (book.folder / "rollups/gpu_sample" / step).glob("*.parquet"):
+        path.write_bytes(bytes(path.stat().st_size))
+    found = from_rollups(book, "gpu.power_watts", 0, 3 * HOUR_S, step)
+    assert found.resolution == "raw"
+    assert_equal(found, from_events(book, "gpu.power_watts", 0, 3 * HOUR_S))
+    assert any(note.startswith(f"rollups/gpu_sample/{step}/") for note in book.source.notes())
+
+
+def test_a_damaged_segment_costs_its_own_events_beside_rollups(book):
+    book.append(book.gpu(s, power_watts=1.0) for s in range(0, 3 * HOUR_S, 60))
+    roll(book, 3 * HOUR_S + 60)
+    book.append(book.gpu(3 * HOUR_S + s, power_watts=1.0) for s in range(60))
+    book.seal()
+    newest = max(book.folder.glob("events/gpu_sample/**/*.parquet"), key=lambda path: path.stat().st_mtime_ns)
+    newest.write_bytes(b"no Parquet")
+    found = from_rollups(book, "gpu.power_watts", 0, 4 * HOUR_S, "minute")
+    assert (found.resolution, sum(one.n for one in found.series)) == ("minute", 180)
+    assert len(book.source.notes()) == 1

@@ -3,6 +3,7 @@
 import json
 import shutil
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import apsw
@@ -14,12 +15,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from store import rollups
+from store.backup import restore_backup, take_backup
 from store.events import Event
 from store.ledger import Ledger
+from store.retention import RetentionRules
 from store.rollups import rebuild_rollups, update_rollups
+from store.rollups_due import rollups_are_due
 from store.sealing import seal, seal_lock
 from store.sketch import LAST_BUCKET, RELATIVE_ERROR, buckets_of, quantile, value_of
 from store.snapshot import LedgerReader
+from store.upkeep import upkeep
+from store.upkeep_settings import UpkeepSettings
+from store.verification import verify
 
 HOUR_US = 3_600_000_000
 START_US = 1_795_435_200_000_000  # 2026-11-23 12:00:00 UTC
@@ -294,3 +301,92 @@ def test_merged_sketches_tell_any_quantile_within_their_error(values, share, cut
 
 def test_nothing_has_no_quantile():
     assert quantile({}, 0.5) is None
+
+
+# --- beside the rest of the upkeep
+
+
+def test_upkeep_rolls_up_what_retention_then_takes(folder):
+    record(folder, [watts(0, 1.0), watts(3600 * 50, 2.0)])
+    rules = UpkeepSettings(retention=RetentionRules(max_age_days={"gpu_sample": 1.0}))
+    done = upkeep(folder, rules, now_us=START_US + 52 * HOUR_US)
+    assert ([one.segment.kind for one in done.removed], done.problems) == (["gpu_sample"], [])
+    assert cells(folder) == [(0.0, 1, 1.0), (50.0, 1, 2.0)]
+
+
+def test_rollups_are_due_once_an_hour_half_a_minute_after_its_end(folder):
+    record(folder, [watts(0, 1.0)])
+    assert rollups_are_due(folder, now_us=START_US)
+    update(folder, 1.01)
+    assert [rollups_are_due(folder, now_us=START_US + round(at * HOUR_US)) for at in (0.9, 1.5, 2.008, 2.009)] == [
+        True,  # the clock was put back
+        False,
+        False,
+        True,
+    ]
+
+
+def test_rollups_stay_due_until_all_hours_are_made(folder, monkeypatch):
+    monkeypatch.setattr(rollups, "HOURS_MAX", 2)
+    record(folder, [watts(3600 * hour, 1.0) for hour in range(3)])
+    now_us = START_US + 6 * HOUR_US
+    update(folder, 6)
+    assert rollups_are_due(folder, now_us=now_us)
+    update(folder, 6)
+    assert not rollups_are_due(folder, now_us=now_us)
+
+
+def test_where_there_is_no_ledger_nothing_is_due(folder):
+    assert not rollups_are_due(folder, now_us=START_US)
+    assert not folder.exists()
+
+
+def test_what_an_update_wrote_and_never_put_in_force_is_removed(folder, monkeypatch):
+    record(folder, [watts(0, 1.0)])
+    with monkeypatch.context() as patched:
+        patched.setattr(rollups._Update, "_commit", _dies)
+        with pytest.raises(KeyboardInterrupt):
+            update(folder, 1.01)
+    assert files(folder)
+    seal(folder)
+    assert files(folder) == []
+
+
+def _dies(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_verify_finds_a_damaged_rollup_and_with_repair_it_is_made_again(folder, by):
+    record(folder, [watts(0, 1.0), watts(1800, 2.0)])
+    update(folder, 1.01)
+    before = cells(folder)
+    assert verify(folder, by).is_sound
+    (path,) = (folder / "rollups/gpu_sample/hour").glob("*.parquet")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 4] ^= 255
+    path.write_bytes(content)
+    (found,) = verify(folder, by).findings
+    assert (found.kind, found.path, found.repaired) == ("damaged", str(path.relative_to(folder)), "")
+    (found,) = verify(folder, by, repair=True).findings
+    assert found.repaired.startswith("set aside as quarantine/")
+    update(folder, 1.5)
+    assert (cells(folder), verify(folder, by).is_sound) == (before, True)
+
+
+def test_a_backup_has_the_rollups_of_events_that_are_gone(folder, tmp_path, by):
+    record(folder, [watts(0, 1.0)])
+    update(folder, 1.01)
+    forget_segments(folder)
+    take_backup(folder, tmp_path / "backup", by)
+    restore_backup(tmp_path / "backup", tmp_path / "new", by)
+    assert cells(tmp_path / "new") == [(0.0, 1, 1.0)]
+    assert verify(tmp_path / "new", by).is_sound
+
+
+def test_a_second_backup_forgets_rollups_that_were_replaced(folder, tmp_path, by):
+    record(folder, [watts(3600 * hour, 1.0) for hour in range(3)])
+    update(folder, 1.01)
+    take_backup(folder, tmp_path / "backup", by)
+    update(folder, 3.01)
+    take_backup(folder, tmp_path / "backup", replace(by, now_us=by.now_us + 1))
+    assert {path.removeprefix("gpu_sample/") for path in files(tmp_path / "backup")} == set(in_force(folder))
