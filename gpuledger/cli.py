@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from query.engine import LocalSource
     from query.trends import Trend
     from query.windows import Window
+    from store.rollups import RollupResult
 
 app = typer.Typer(
     name="gpuledger",
@@ -406,6 +407,41 @@ def seal(data: Data = None, config: Config = None) -> None:
     _source(settings).close()
     done = seal_ledger(settings.data.absolute())
     print(f"{done.event_count:,} events sealed into {len(done.segments)} segments")
+
+
+rollups_app = typer.Typer(help="Care for the rollups: what the samples were per minute and per hour.")
+app.add_typer(rollups_app, name="rollups")
+
+
+@rollups_app.command("update")
+def rollups_update(data: Data = None, config: Config = None) -> None:
+    """Bring the rollups up to the last closed hour now, instead of at the collector's next turn."""
+    from store.rollups import update_rollups
+
+    settings = _settings(config, data=data)
+    _source(settings).close()
+    _say_rolled(update_rollups(settings.data.absolute(), until_done=True), "made")
+
+
+@rollups_app.command("rebuild")
+def rollups_rebuild(data: Data = None, config: Config = None) -> None:
+    """Make the rollups again from the events; hours whose events are gone stay as they are."""
+    from store.rollups import rebuild_rollups
+
+    settings = _settings(config, data=data)
+    _source(settings).close()
+    _say_rolled(rebuild_rollups(settings.data.absolute()), "made again")
+
+
+def _say_rolled(done: "RollupResult", words: str) -> None:
+    if not done.is_ours:
+        raise GpuledgerError("Another process is making the rollups", "try again when it has ended")
+    kept = f"; {done.hours_kept} kept as they were, their events are gone" if done.hours_kept else ""
+    print(f"{done.hours_made + done.hours_added_to} hours {words} from {done.event_count:,} events{kept}")
+    for path, reason in done.unreadable.items():
+        print(f"gpuledger: {path} could not be read: {reason}", file=sys.stderr)
+    if done.unreadable:
+        raise typer.Exit(1)
 
 
 @app.command()

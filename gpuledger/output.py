@@ -17,6 +17,7 @@ from rich.table import Table
 
 from query.figures import age_words, significant, sparkline, spelled
 from query.live import LiveState
+from query.resolutions import resolution_words
 from query.status import LedgerStatus
 from query.trends import Trend, TrendSeries
 from query.windows import Window
@@ -157,6 +158,7 @@ def trend_answer(trend: Trend) -> Answer:
         if trend.coverage is not None:
             facts.append(f"coverage {significant(100 * trend.coverage, 4)} %")
         facts.append(f"newest sample {age_words(trend.newest_age_s)} old")
+        facts.append(resolution_words(trend.resolution))
         out.print(" · ".join(facts), style="dim")
 
     rows = [
@@ -165,6 +167,7 @@ def trend_answer(trend: Trend) -> Answer:
             "unit": trend.unit,
             "from": trend.window.start,
             "to": trend.window.end,
+            "resolution": trend.resolution,
             **{name: getattr(one, name) for name in TrendSeries.__slots__ if name != "points"},
             "sparkline": sparkline(one.points, trend.unit),
         }

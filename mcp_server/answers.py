@@ -7,7 +7,7 @@ text is made from the model, never beside it: a summary first, then the window, 
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from mcp.types import CallToolResult, TextContent
 from pydantic import BaseModel, Field
@@ -51,6 +51,9 @@ class QueryMetricsAnswer(Answer):
     window: WindowAnswer
     stats: TableAnswer
     step_s: int
+    resolution: Literal["raw", "minute", "hour"] = Field(
+        description="From every sample, or the coarsest rollup used: then p50 and p95 are within 1 %"
+    )
     series: dict[str, list[float | None]] | None = Field(
         None, description="With detail=full: the mean of each step, by metric/label"
     )

@@ -68,6 +68,7 @@ def metrics_answer(trends: Sequence[Trend], reasons: Mapping[str, str], detail: 
         window=window_answer(first.window, min(coverages, default=None), min(ages, default=None)),
         stats=TableAnswer(columns=["metric", "unit", "of", *_STATS_FIGURES, "spark"], rows=rows),
         step_s=first.step_s,
+        resolution=max((one.resolution for one in trends), key=("raw", "minute", "hour").index),
         series=_dense(trends) if is_full else None,
         series_start=first.first_point_at.isoformat(timespec="seconds") if is_full else None,
         notes=notes,

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -12,7 +13,11 @@ import msgspec
 from query.catalogue import Metric, find_metric
 from query.engine import Engine, Source, in_window, sql_text
 from query.errors import UnknownGpuError
+from query.resolutions import Resolution, RollupPlan, plan_rollups
+from query.rolled_trends import plan_fragments, plan_parameters, rolled_rows
 from query.windows import Window
+from store.rollup_cells import series_name
+from store.snapshot import RollupExtent
 
 STEPS_S = (
     1,
@@ -49,8 +54,10 @@ class TrendSeries:
             the kind has one series a host.
         series: Its identity: a GPU's UUID, a host's name.
         n: Number of samples (for a counter: of steps between them).
-        min, avg, p50, p95, max, last: Of the samples, in the metric's unit; percentiles are exact.
-        slope_per_hour: Slope of the least-squares line, units per hour; None with fewer than two samples.
+        min, avg, p50, p95, max, last: Of the samples, in the metric's unit. Percentiles are exact where the resolution
+            is raw, else within 1 %.
+        slope_per_hour: Slope of the least-squares line, units per hour; None with fewer than two samples. Where the
+            resolution is not raw it is that of the means of minutes or hours.
         increase: For a counter, how much it grew from its first to its last reading in the window, in its own unit;
             what it grew by while it wrapped or restarted is not known and not counted.
         coverage: Share of the window that its samples stand for, 0 to 1; None for what is not sampled.
@@ -62,8 +69,8 @@ class TrendSeries:
     n: int
     min: float
     avg: float
-    p50: float
-    p95: float
+    p50: float | None
+    p95: float | None
     max: float
     last: float
     slope_per_hour: float | None
@@ -82,6 +89,8 @@ class Trend:
         increase_unit: Sign of the unit of a counter's growth; empty for a gauge.
         meaning: What it says.
         window: The window that was asked for, resolved.
+        resolution: From what it was answered: `raw` events, or cells of a `minute` or an `hour` with the events that
+            are in none yet. See `query.resolutions`.
         step_s: Width of the buckets behind `points`.
         first_point_at: Beginning of the first bucket, aligned to the epoch, so it may begin before the window.
         coverage: Mean over the series; 0 where there are none, None for what is not sampled.
@@ -95,6 +104,7 @@ class Trend:
     increase_unit: str
     meaning: str
     window: Window
+    resolution: Resolution
     step_s: int
     first_point_at: datetime
     coverage: float | None
@@ -121,19 +131,24 @@ def trend(
         UnknownGpuError: The window has no such GPU.
     """
     wanted = find_metric(metric)
+    if gpus and "gpu_index" not in wanted.kind.by_name:
+        raise UnknownGpuError(f"{wanted.name} is not measured per GPU", "ask for it without a GPU")
     step_s = bucket_width_s(window.seconds, points)
-    with source.engine([wanted.kind.name], start_us=window.start_us, end_us=window.end_us) as engine:
-        _check_gpus(engine, wanted, window, gpus)
-        rows = engine.query(_trend_sql(engine, wanted, gpus), **_parameters(window, gpus), step=step_s).to_pylist()
-        absent = {} if rows else _absent(engine, wanted, window, gpus)
+    choose = partial(_plan, wanted, window, gpus, step_s)
+    with source.trend_engine(wanted.kind.name, wanted.column.name, window, choose) as engine:
+        plan = engine.plan
+        rows = _rows(engine, wanted, window, gpus, step_s)
+    absent = _why_less(source, wanted, window, gpus, rows)
     buckets = range(window.start_us // (step_s * 1_000_000), (window.end_us - 1) // (step_s * 1_000_000) + 1)
-    series = _all_series(wanted, rows, buckets, window)
+    answered_s = plan.seconds(window) if plan else window.seconds
+    series = _all_series(wanted, rows, buckets, answered_s)
     return Trend(
         metric=wanted.name,
         unit=wanted.unit,
         increase_unit=wanted.increase_unit,
         meaning=wanted.column.meaning,
         window=window,
+        resolution=plan.resolution if plan else "raw",
         step_s=step_s,
         first_point_at=datetime.fromtimestamp(buckets.start * step_s, window.start.tzinfo),
         coverage=_mean_coverage(wanted, series),
@@ -141,6 +156,15 @@ def trend(
         series=series,
         absent=absent,
     )
+
+
+def _plan(
+    metric: Metric, window: Window, gpus: Sequence[int], step_s: int, extent: RollupExtent | None
+) -> RollupPlan | None:
+    """As `plan_rollups`; only where cells bear the GPU's index are they told apart by it."""
+    if gpus and series_name(metric.kind) != "gpu_index":
+        return None
+    return plan_rollups(window, step_s, extent)
 
 
 def bucket_width_s(seconds: float, points: int) -> int:
@@ -156,34 +180,40 @@ def _parameters(window: Window, gpus: Sequence[int]) -> dict[str, Any]:
     return {"start": window.start_us, "end": window.end_us, **({"gpus": list(gpus)} if gpus else {})}
 
 
-def _trend_sql(engine: Engine, metric: Metric, gpus: Sequence[int]) -> str:
-    keys = _keys(metric)
-    return sql_text("trend_of_counter" if metric.is_counter else "trend_of_gauge").format(
-        keys=", ".join(keys),
-        same_series=" and ".join(f"statistic.{key} is not distinct from point.{key}" for key in keys),
-        name=_NAMES.get(metric.kind.name, "host"),
-        value=metric.column.name,
-        interval=_interval(metric),
-        relation=engine.relation(metric.kind.name),
-        in_window=in_window(engine),
-        filter=_gpu_filter(engine, gpus),
-        p50=engine.quantile("value", 0.5),
-        p95=engine.quantile("value", 0.95),
-        hours=f"({engine.epoch_us('observed_at')} - {engine.parameter('start', 'int')}) / 3600000000.0",
-        bucket=engine.bucket("observed_at", engine.parameter("step", "int")),
-        epoch_us=engine.epoch_us("observed_at"),
-    )
+def _rows(
+    engine: Engine, metric: Metric, window: Window, gpus: Sequence[int], step_s: int
+) -> Sequence[Mapping[str, Any]]:
+    """One row per series and bucket, with the figures of the series in each."""
+    parameters = _parameters(window, gpus) | {"step": step_s}
+    fragments = _fragments(engine, metric, gpus)
+    if engine.plan is None:
+        text = sql_text("trend_of_counter" if metric.is_counter else "trend_of_gauge")
+        return engine.rows(text.format(**fragments), **parameters)
+    fragments |= plan_fragments(engine, metric.kind.name) | {"cell_filter": _gpu_filter(engine, gpus, "name")}
+    parameters |= plan_parameters(engine.plan)
+    return rolled_rows(engine, _keys(metric), fragments, parameters, is_counter=metric.is_counter)
 
 
-_NAMES: Mapping[str, str] = {
-    "gpu_sample": "gpu_index",
-    "device_sample": "device",
-    "process_sample": "name",
-    "nvlink_sample": "gpu_index",
-    "request": "operation",
-    "server_sample": "model",
-}
-"""The column that names a series for a person, where it is not the host."""
+def _fragments(engine: Engine, metric: Metric, gpus: Sequence[int]) -> dict[str, str]:
+    return {
+        "keys": ", ".join(_keys(metric)),
+        "same_series": " and ".join(f"statistic.{key} is not distinct from point.{key}" for key in _keys(metric)),
+        "name": _name(metric),
+        "value": metric.column.name,
+        "interval": _interval(metric),
+        "relation": engine.relation(metric.kind.name),
+        "in_window": in_window(engine),
+        "filter": _gpu_filter(engine, gpus),
+        "p50": engine.quantile("value", 0.5),
+        "p95": engine.quantile("value", 0.95),
+        "hours": f"({engine.epoch_us('observed_at')} - {engine.parameter('start', 'int')}) / 3600000000.0",
+        "bucket": engine.bucket("observed_at", engine.parameter("step", "int")),
+        "epoch_us": engine.epoch_us("observed_at"),
+    }
+
+
+def _name(metric: Metric) -> str:
+    return series_name(metric.kind)
 
 
 def _interval(metric: Metric) -> str:
@@ -200,15 +230,27 @@ def _keys(metric: Metric) -> tuple[str, ...]:
     return ("host", *metric.kind.series)
 
 
-def _gpu_filter(engine: Engine, gpus: Sequence[int]) -> str:
-    return f"gpu_index in (select unnest({engine.parameter('gpus', 'ints')}))" if gpus else "true"
+def _gpu_filter(engine: Engine, gpus: Sequence[int], column: str = "gpu_index") -> str:
+    return f"{column} in (select unnest({engine.parameter('gpus', 'ints')}))" if gpus else "true"
+
+
+def _why_less(
+    source: Source, metric: Metric, window: Window, gpus: Sequence[int], rows: Sequence[Mapping[str, Any]]
+) -> dict[str, int]:
+    """Where there is no row, why: reason to number of events.
+
+    Raises:
+        UnknownGpuError: A GPU that was asked for is not in the events.
+    """
+    if rows and set(gpus) <= {row["newest_name"] for row in rows}:
+        return {}
+    with source.engine([metric.kind.name], start_us=window.start_us, end_us=window.end_us) as engine:
+        if gpus:
+            _check_gpus(engine, metric, window, gpus)
+        return {} if rows else _absent(engine, metric, window, gpus)
 
 
 def _check_gpus(engine: Engine, metric: Metric, window: Window, gpus: Sequence[int]) -> None:
-    if not gpus:
-        return
-    if "gpu_index" not in metric.kind.by_name:
-        raise UnknownGpuError(f"{metric.name} is not measured per GPU", "ask for it without a GPU")
     sql = sql_text("gpu_indexes").format(relation=engine.relation(metric.kind.name), in_window=in_window(engine))
     known = engine.query(sql, start=window.start_us, end=window.end_us)["gpu_index"].to_pylist()
     unknown = [gpu for gpu in gpus if gpu not in known]
@@ -239,12 +281,12 @@ def _reason(reasons: str | None, column: str) -> str:
 
 
 def _all_series(
-    metric: Metric, rows: Sequence[Mapping[str, Any]], buckets: range, window: Window
+    metric: Metric, rows: Sequence[Mapping[str, Any]], buckets: range, answered_s: float
 ) -> tuple[TrendSeries, ...]:
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault(tuple(row[key] for key in _keys(metric)), []).append(row)
-    series = [_series(metric, group, buckets, window) for group in groups.values()]
+    series = [_series(metric, group, buckets, answered_s) for group in groups.values()]
     series.sort(key=lambda one: (int(one.label) if one.label.isdecimal() else math.inf, one.label, one.series))
     shared = {label for label, times in Counter(one.label for one in series).items() if times > 1}
     return tuple(
@@ -252,7 +294,7 @@ def _all_series(
     )
 
 
-def _series(metric: Metric, rows: Sequence[Mapping[str, Any]], buckets: range, window: Window) -> TrendSeries:
+def _series(metric: Metric, rows: Sequence[Mapping[str, Any]], buckets: range, answered_s: float) -> TrendSeries:
     first = rows[0]
     name = first["newest_name"] if metric.kind.series else None
     identity = (first[key] for key in metric.kind.series or ("host",))
@@ -263,14 +305,14 @@ def _series(metric: Metric, rows: Sequence[Mapping[str, Any]], buckets: range, w
         series=" ".join(str(part) for part in identity if part is not None),
         slope_per_hour=None if slope is None or math.isnan(slope) else slope,
         increase=first.get("increase"),
-        coverage=_coverage(metric, first["covered_seconds"], window),
+        coverage=_coverage(metric, first["covered_seconds"], answered_s),
         points=tuple(by_bucket.get(bucket) for bucket in buckets),
         **{figure: first[figure] for figure in ("n", "min", "avg", "p50", "p95", "max", "last")},
     )
 
 
-def _coverage(metric: Metric, covered_seconds: float, window: Window) -> float | None:
-    return min(1.0, covered_seconds / window.seconds) if metric.kind.expected_every_seconds else None
+def _coverage(metric: Metric, covered_seconds: float, answered_s: float) -> float | None:
+    return min(1.0, covered_seconds / answered_s) if metric.kind.expected_every_seconds else None
 
 
 def _mean_coverage(metric: Metric, series: Sequence[TrendSeries]) -> float | None:

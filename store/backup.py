@@ -1,12 +1,12 @@
 """A backup of a ledger, beside whatever records and seals; and a ledger made of one again.
 
-A backup is a folder: the segments under the same names as in the ledger, `head-<number>.sqlite`, and `backup.json`,
-which names the head and every segment with its SHA-256. The head is copied in one read snapshot (`VACUUM INTO`), so
-it and the segments that it lists are one picture of one moment, the tail with them. `backup.json` is replaced last
-and whole: until then the folder is the backup that it was before. Segments never change, so a second backup into the
-same folder takes only the new ones; on one file system they are links and take no room.
+A backup is a folder: segments and rollups under the names that they have in the ledger, `head-<number>.sqlite`, and
+`backup.json`, which names the head and every file with its SHA-256. The head is copied in one read snapshot (`VACUUM
+INTO`), so it and the segments that it lists are one picture of one moment, the tail with them. `backup.json` is
+replaced last and whole: until then the folder is the backup that it was before. Segments never change, so a second
+backup into the same folder takes only the new ones; on one file system they are links and take no room.
 
-Rollups are left out, they are built anew; so are what was set aside, the locks, and the token.
+Left out are what was set aside, the locks, and the token. Rollups are not: retention may have taken their events.
 """
 
 import json
@@ -26,7 +26,7 @@ from store.files import link_or_copy, make_folder, publish_file, sha256_of, sync
 from store.head import HEAD_NAME, RESTORING_NAME, connect_read_only, open_head, open_head_for_reading
 from store.ledger import insert_events, transaction
 from store.quarantine import Repairer
-from store.segments import Segment, catalogued, event_files
+from store.segments import CataloguedRollup, Segment, catalogued, catalogued_rollups, event_files, rollup_files
 from store.times import iso_text
 
 MARKER_NAME = "backup.json"
@@ -36,7 +36,7 @@ TRIES = 5  # a segment may be merged or retired while it is about to be copied: 
 
 @dataclass(frozen=True, slots=True)
 class BackedUpFile:
-    """One segment of a backup; `path` as in the ledger."""
+    """One segment or rollup of a backup; `path` as in the ledger."""
 
     path: str
     size_bytes: int
@@ -55,7 +55,8 @@ class Backup:
         next_seq: What the next event of the ledger would have got.
         event_count: Events in it, sealed and in the tail.
         segments: Its segments.
-        damaged: Segments of the ledger that could not be taken, each with the reason.
+        rollups: Its rollups.
+        damaged: Files of the ledger that could not be taken, each with the reason.
         format: Of this record.
     """
 
@@ -66,12 +67,17 @@ class Backup:
     next_seq: int
     event_count: int
     segments: tuple[BackedUpFile, ...]
+    rollups: tuple[BackedUpFile, ...]
     damaged: tuple[str, ...] = ()
     format: int = FORMAT
 
     @property
     def size_bytes(self) -> int:
-        return sum(segment.size_bytes for segment in self.segments)
+        return sum(file.size_bytes for file in self.files)
+
+    @property
+    def files(self) -> tuple[BackedUpFile, ...]:
+        return self.segments + self.rollups
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,15 +126,16 @@ def _take(folder: Path, target: Path, head: apsw.Connection, before: Backup | No
     for _ in range(TRIES):
         copied = _copy_head(target, head, by.now_us)
         try:
-            found = _copy_segments(folder, target, copied, before, by)
+            found = _copy_files(folder, target, copied, before, by)
         except _GoneMeanwhileError:
             (target / copied).unlink()
             continue
         publish_file(target / MARKER_NAME, partial(_write_marker, found))
         _remove_what_it_no_longer_names(target, found)
-        known = {segment.path for segment in before.segments} if before else set()
-        new = [segment for segment in found.segments if segment.path not in known]
-        return BackupResult(found, len(new), sum(segment.size_bytes for segment in new))
+        known = {file.path for file in before.files} if before else set()
+        new = [file for file in found.files if file.path not in known]
+        new_segment_count = sum(file in found.segments for file in new)
+        return BackupResult(found, new_segment_count, sum(file.size_bytes for file in new))
     raise LedgerUnusableError(
         f"The ledger {folder} changed faster than it could be copied", "run the backup again, or to a faster disk"
     )
@@ -145,21 +152,24 @@ def _copy_head(target: Path, head: apsw.Connection, now_us: int) -> str:
     return name
 
 
-def _copy_segments(folder: Path, target: Path, copied: str, before: Backup | None, by: Repairer) -> Backup:
+def _copy_files(folder: Path, target: Path, copied: str, before: Backup | None, by: Repairer) -> Backup:
     with closing(connect_read_only(target / copied)) as head:
         ledger_id, next_seq = head.execute("select id, next_seq from ledger").fetchall()[0]
         segments = catalogued(head)
+        rollups = catalogued_rollups(head)
         in_tail: int = head.execute("select coalesce(sum(event_count), 0) from frame").get
-    known = {segment.path: segment for segment in before.segments} if before else {}
-    taken, damaged = [], []
-    for segment in segments:
-        had = known.get(segment.path)
-        if had and _is_there(target, had) and segment.sha256 in (None, had.sha256):
-            taken.append(had)
-        elif isinstance(done := _copy_segment(folder, target, segment), BackedUpFile):
-            taken.append(done)
+    known = {file.path: file for file in before.files} if before else {}
+    taken: dict[str, BackedUpFile] = {}
+    damaged = []
+    files: list[Segment | CataloguedRollup] = [*segments, *rollups]
+    for file in files:
+        had = known.get(file.path)
+        if had and _is_there(target, had) and file.sha256 in (None, had.sha256):
+            taken[file.path] = had
+        elif isinstance(done := _copy_file(folder, target, file), BackedUpFile):
+            taken[file.path] = done
         else:
-            damaged.append(f"{segment.path}: {done}")
+            damaged.append(f"{file.path}: {done}")
     event_count = in_tail + sum(segment.event_count for segment in segments)
     return Backup(
         str(ledger_id),
@@ -168,35 +178,36 @@ def _copy_segments(folder: Path, target: Path, copied: str, before: Backup | Non
         copied,
         int(str(next_seq)),
         event_count,
-        tuple(taken),
+        tuple(taken[one.path] for one in segments if one.path in taken),
+        tuple(taken[one.path] for one in rollups if one.path in taken),
         tuple(damaged),
     )
 
 
-def _is_there(target: Path, segment: BackedUpFile) -> bool:
+def _is_there(target: Path, file: BackedUpFile) -> bool:
     try:
-        return (target / segment.path).stat().st_size == segment.size_bytes
+        return (target / file.path).stat().st_size == file.size_bytes
     except OSError:
         return False
 
 
-def _copy_segment(folder: Path, target: Path, segment: Segment) -> BackedUpFile | str:
-    """Copy a segment, or say why it cannot be trusted.
+def _copy_file(folder: Path, target: Path, file: Segment | CataloguedRollup) -> BackedUpFile | str:
+    """Copy a segment or a rollup, or say why it cannot be trusted.
 
     Raises:
         _GoneMeanwhileError: It is not there; whether it should be only a new picture can tell.
     """
-    source = folder / segment.path
+    source = folder / file.path
     try:
         sha256, size_bytes = sha256_of(source), source.stat().st_size
-        if size_bytes != segment.size_bytes or segment.sha256 not in (None, sha256):
+        if size_bytes != file.size_bytes or file.sha256 not in (None, sha256):
             return "its bytes are not those that were sealed"
-        link_or_copy(source, target / segment.path)
+        link_or_copy(source, target / file.path)
     except FileNotFoundError as error:
         raise _GoneMeanwhileError from error
-    if sha256_of(target / segment.path) != sha256:
+    if sha256_of(target / file.path) != sha256:
         return "its copy has other bytes"
-    return BackedUpFile(segment.path, size_bytes, sha256)
+    return BackedUpFile(file.path, size_bytes, sha256)
 
 
 def _write_marker(backup: Backup, path: Path) -> None:
@@ -204,8 +215,8 @@ def _write_marker(backup: Backup, path: Path) -> None:
 
 
 def _remove_what_it_no_longer_names(target: Path, backup: Backup) -> None:
-    named = {segment.path for segment in backup.segments}
-    for path in list(event_files(target)):
+    named = {file.path for file in backup.files}
+    for path in [*event_files(target), *rollup_files(target)]:
         if path not in named:
             (target / path).unlink(missing_ok=True)
     for old in target.glob("head-*.sqlite*"):
@@ -228,7 +239,7 @@ def _check_target(folder: Path, target: Path) -> None:
 
 def _is_begun(names: set[str]) -> bool:
     """Whether it is a first backup that was interrupted."""
-    return all(name == "events" or name.startswith("head-") for name in names)
+    return all(name in ("events", "rollups") or name.startswith("head-") for name in names)
 
 
 def _previous(target: Path, ledger_id: str) -> Backup | None:
@@ -250,8 +261,9 @@ def read_backup(target: Path) -> Backup:
         record: dict[str, Any] = json.loads((target / MARKER_NAME).read_text())
         written = record["format"]
         if written == FORMAT:
-            segments = tuple(BackedUpFile(**segment) for segment in record.pop("segments"))
-            return Backup(segments=segments, damaged=tuple(record.pop("damaged")), **record)
+            segments = tuple(BackedUpFile(**file) for file in record.pop("segments"))
+            rollups = tuple(BackedUpFile(**file) for file in record.pop("rollups"))
+            return Backup(segments=segments, rollups=rollups, damaged=tuple(record.pop("damaged")), **record)
     except FileNotFoundError:
         raise UsageError(
             f"There is no finished backup in {target}", "name a folder that 'gpuledger backup' wrote"
@@ -280,9 +292,9 @@ def restore_backup(
     _check_empty(folder)
     make_folder(folder)
     publish_file(folder / RESTORING_NAME, lambda path: path.touch())
-    for segment in backup.segments:
-        progress(segment.path)
-        _restore_file(source / segment.path, folder / segment.path, segment.sha256)
+    for file in backup.files:
+        progress(file.path)
+        _restore_file(source / file.path, folder / file.path, file.sha256)
     _restore_head(source, folder, backup, by)
     return backup
 

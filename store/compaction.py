@@ -125,7 +125,7 @@ def merge_segments(folder: Path, head: apsw.Connection, merge: Merge, *, now_us:
             raise LedgerUnusableError(f"{one.path} cannot be merged: {reason}")
     output = _output(inputs)
     ledger_id: str = head.execute("select id from ledger").get
-    announce(head, [output])
+    announce(head, [output.path])
     publish_file(folder / output.path, partial(_write, folder, inputs, output, ledger_id))
     output = as_written(folder, output)
     with transaction(head):

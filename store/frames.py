@@ -5,7 +5,7 @@ that is NULL in all of them is left out, so a frame of an older program simply l
 Frames of columns decode to Arrow 3.5 times faster than rows and take 45 % less space.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -97,8 +97,11 @@ def _json_text(value: Any) -> str | None:
     return value if value is None or isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
-def frames_to_arrow(kind: Kind, frames: Iterable[Frame]) -> "pa.Table":
-    """The events of frames of one kind, as a table with that kind's whole schema, in the order of the frames."""
+def frames_to_arrow(kind: Kind, frames: Iterable[Frame], columns: Collection[str] | None = None) -> "pa.Table":
+    """The events of frames of one kind, as a table with that kind's whole schema, in the order of the frames.
+
+    With `columns` it has those alone.
+    """
     import pyarrow as pa  # noqa: PLC0415 - heavy, and the collector never reads
 
     from store.derivations import arrow_schema  # noqa: PLC0415 - for the same reason
@@ -111,14 +114,15 @@ def frames_to_arrow(kind: Kind, frames: Iterable[Frame]) -> "pa.Table":
         "boot_id": [frame.boot_id for frame in frames for _ in range(frame.count)],
     }
     nothing: dict[int, list[None]] = {}
-    for column in kind.columns:
+    wanted = [column for column in kind.columns if columns is None or column.name in columns]
+    for column in wanted:
         if column.name not in data:
             pieces = (
-                columns.get(column.name) or nothing.setdefault(frame.count, [None] * frame.count)
-                for frame, columns in zip(frames, decoded, strict=True)
+                values.get(column.name) or nothing.setdefault(frame.count, [None] * frame.count)
+                for frame, values in zip(frames, decoded, strict=True)
             )
             data[column.name] = [value for piece in pieces for value in piece]
-    schema = arrow_schema(kind)
+    schema = pa.schema([arrow_schema(kind).field(column.name) for column in wanted])
     return pa.table([_arrow_array(data[field.name], field.type) for field in schema], schema=schema)
 
 

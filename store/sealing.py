@@ -87,7 +87,7 @@ def seal_tail(folder: Path, head: apsw.Connection, *, now_us: int) -> SealResult
     if not frames:
         return SealResult()
     pieces = [piece for kind, group in _by_kind(frames).items() for piece in _pieces(kind, group)]
-    announce(head, [segment for segment, _ in pieces])
+    announce(head, [segment.path for segment, _ in pieces])
     ledger_id: str = head.execute("select id from ledger").get
     for segment, table in pieces:
         publish_file(folder / segment.path, partial(_write, segment, table, ledger_id))

@@ -21,6 +21,7 @@ from store.head import has_table
 from store.times import iso_text, microseconds
 
 EVENTS_FOLDER = "events"
+ROLLUPS_FOLDER = "rollups"
 SEGMENT_SUFFIX = ".parquet"
 TEMPORARY_SUFFIX = ".tmp"
 FOOTER_PREFIX = "gpuledger."
@@ -132,7 +133,7 @@ def enter_segments(head: apsw.Connection, segments: Iterable[Segment], *, now_us
         ([getattr(segment, name) for name in _STORED] for segment in segments),
     )
     enter_checksums(head, {one.path: one.sha256 for one in segments if one.sha256}, now_us=now_us)
-    head.executemany("delete from unfinished_segment where path = ?", [(one.path,) for one in segments])
+    withdraw(head, [one.path for one in segments])
 
 
 def enter_checksums(head: apsw.Connection, checksums: Mapping[str, str], *, now_us: int) -> None:
@@ -145,6 +146,22 @@ def drop_segments(head: apsw.Connection, paths: Iterable[str]) -> None:
     head.executemany("delete from segment where path = ?", [(path,) for path in paths])
 
 
+@dataclass(frozen=True, slots=True)
+class CataloguedRollup:
+    """A file of cells, as far as whoever copies and checks files needs to know it; see `store.rollup_files`."""
+
+    path: str
+    size_bytes: int
+    sha256: None = None
+
+
+def catalogued_rollups(head: apsw.Connection) -> list[CataloguedRollup]:
+    """Every rollup in force, in order of path."""
+    if not has_table(head, "rollup"):
+        return []
+    return [CataloguedRollup(*row) for row in head.execute("select path, size_bytes from rollup order by path")]
+
+
 def total_bytes(segments: Iterable[Segment]) -> int:
     return sum(one.size_bytes for one in segments)
 
@@ -152,10 +169,15 @@ def total_bytes(segments: Iterable[Segment]) -> int:
 # Coming and going -------------------------------------------------------------------------------------------------
 
 
-def announce(head: apsw.Connection, segments: Iterable[Segment]) -> None:
-    """Note what is about to be written."""
+def announce(head: apsw.Connection, paths: Iterable[str]) -> None:
+    """Note what is about to be written: segments, or rollups."""
     with head:
-        head.executemany("insert or ignore into unfinished_segment values (?)", [(one.path,) for one in segments])
+        head.executemany("insert or ignore into unfinished_segment values (?)", [(path,) for path in paths])
+
+
+def withdraw(head: apsw.Connection, paths: Iterable[str]) -> None:
+    """Forget announcements, inside the caller's transaction: the files are in force, or gone."""
+    head.executemany("delete from unfinished_segment where path = ?", [(path,) for path in paths])
 
 
 def as_written(folder: Path, segment: Segment) -> Segment:
@@ -187,10 +209,13 @@ def temporary_of(path: str) -> str:
 def discard(head: apsw.Connection, segments: Sequence[Segment], *, removable_at_us: int) -> None:
     """Take segments out of the catalogue and note from when they may be removed, inside the caller's transaction."""
     drop_segments(head, [one.path for one in segments])
-    head.executemany(
-        "insert or replace into removable_file values (?, ?, ?)",
-        [(one.path, one.size_bytes, removable_at_us) for one in segments],
-    )
+    let_go(head, {one.path: one.size_bytes for one in segments}, removable_at_us=removable_at_us)
+
+
+def let_go(head: apsw.Connection, files: Mapping[str, int], *, removable_at_us: int) -> None:
+    """Note from when files may be removed, path to bytes, inside the caller's transaction."""
+    rows = [(path, size_bytes, removable_at_us) for path, size_bytes in files.items()]
+    head.executemany("insert or replace into removable_file values (?, ?, ?)", rows)
 
 
 def removable_bytes(head: apsw.Connection) -> int:
@@ -237,7 +262,16 @@ def accounted_paths(head: apsw.Connection) -> set[str]:
 
 def event_files(folder: Path) -> Iterator[str]:
     """Every file under events/, relative to the ledger's folder, in order of path."""
-    for root, folders, names in os.walk(folder / EVENTS_FOLDER):
+    return _files_under(folder, EVENTS_FOLDER)
+
+
+def rollup_files(folder: Path) -> Iterator[str]:
+    """Every file under rollups/, likewise."""
+    return _files_under(folder, ROLLUPS_FOLDER)
+
+
+def _files_under(folder: Path, top: str) -> Iterator[str]:
+    for root, folders, names in os.walk(folder / top):
         folders.sort()
         for name in sorted(names):
             yield str((Path(root) / name).relative_to(folder))

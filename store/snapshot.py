@@ -1,13 +1,15 @@
 """Reading a ledger: one consistent picture of catalogue and tail."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import apsw
+
 from store.events import KINDS
 from store.frames import Frame, frames_to_arrow
-from store.head import HEAD_NAME, open_head_for_reading
+from store.head import HEAD_NAME, has_table, open_head_for_reading
 from store.ledger import frames_of_rows
 from store.shapes import shape
 
@@ -45,6 +47,38 @@ class OlderEvents:
 
 
 @dataclass(frozen=True, slots=True)
+class NotRolled:
+    """The events of one kind that no rollup holds.
+
+    Args:
+        ranges: Each range of time that is wanted, [from, to) in microseconds, with the files that may hold some of it.
+        late: Files that may hold events which came later than the rollups' `upto_seq`, from whatever time.
+        tail: The events not sealed yet.
+    """
+
+    ranges: tuple[tuple[tuple[int, int], tuple[Path, ...]], ...]
+    late: tuple[Path, ...]
+    tail: "pa.Table"
+
+
+@dataclass(frozen=True, slots=True)
+class RollupExtent:
+    """What the rollups of one kind hold beside its events. Times are microseconds UTC.
+
+    Args:
+        first_us: Beginning of their earliest cell.
+        before_us: They hold the events observed before this …
+        upto_seq: … with a seq up to this one, and no others.
+        first_event_us: Earliest observation among the events that are still there.
+    """
+
+    first_us: int
+    before_us: int
+    upto_seq: int
+    first_event_us: int
+
+
+@dataclass(frozen=True, slots=True)
 class KindExtent:
     """How much of one kind the ledger holds. Times are microseconds UTC, None where it holds nothing."""
 
@@ -67,20 +101,27 @@ class LedgerReader:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._head = open_head_for_reading(folder)
+        self._has_rollups = has_table(self._head, "rolled")
 
     def snapshot(
-        self, kinds: Iterable[str], *, start_us: int = 0, end_us: int = END_OF_TIME_US
+        self,
+        kinds: Iterable[str],
+        *,
+        start_us: int = 0,
+        end_us: int = END_OF_TIME_US,
+        columns: Collection[str] | None = None,
     ) -> Mapping[str, KindSnapshot]:
         """The files and the tail of each kind that may hold events of [start_us, end_us).
 
         Catalogue and tail come from one read transaction: no event is in both, none is in neither. No file is
         opened. Files and frames are chosen by their time range, so both may hold events outside the window too.
+        Of today's version of the kind the tail is decoded to `columns` alone where they are given.
         """
         window = (start_us, end_us)
         with self._head:
             files = {kind: self._files(kind, window) for kind in kinds}
             frames = {kind: self._frames(kind, window) for kind in files}
-        return {kind: _kind_snapshot(kind, files[kind], frames_of_rows(frames[kind])) for kind in files}
+        return {kind: _kind_snapshot(kind, files[kind], frames_of_rows(frames[kind]), columns) for kind in files}
 
     def _files(self, kind: str, window: tuple[int, int]) -> list[tuple[int, Path]]:
         rows = self._head.execute(
@@ -90,12 +131,74 @@ class LedgerReader:
         )
         return [(version, self.folder / path) for version, path in rows]
 
+    def _paths(self, kind: str, window: tuple[int, int]) -> tuple[Path, ...]:
+        return tuple(path for _, path in self._files(kind, window))
+
     def _frames(self, kind: str, window: tuple[int, int]) -> list[tuple[Any, ...]]:
         return self._head.execute(
             "select * from frame where kind = ? and last_observed_at_us >= ? and first_observed_at_us < ? "
             "order by first_seq",
             (kind, *window),
         ).fetchall()
+
+    def rollup_extent(self, kind: str) -> RollupExtent | None:
+        """What the rollups of a kind hold; None where there are none, or events in an earlier version of the kind.
+
+        Cells are made of today's version alone.
+        """
+        if not self._has_rollups or self._has_older(kind):
+            return None
+        row = self._head.execute(
+            """
+            select (select min(first_begins_at_us) from rollup where kind = :kind),
+                   before_us, upto_seq,
+                   min((select coalesce(min(first_observed_at_us), :end) from segment where kind = :kind),
+                       (select coalesce(min(first_observed_at_us), :end) from frame where kind = :kind))
+            from rolled where kind = :kind
+            """,
+            {"kind": kind, "end": END_OF_TIME_US},
+        ).fetchone()
+        return RollupExtent(*row) if row and row[0] is not None else None
+
+    def _has_older(self, kind: str) -> bool:
+        has_older: int = self._head.execute(
+            "select exists (select 1 from segment where kind = :kind and version <> :today) "
+            "or exists (select 1 from frame where kind = :kind and version <> :today)",
+            {"kind": kind, "today": KINDS[kind].version},
+        ).get
+        return bool(has_older)
+
+    def rollup_files(self, kind: str, step: str, start_us: int, end_us: int) -> tuple[Path, ...]:
+        """The files with cells of a minute or an hour that may begin in [start_us, end_us)."""
+        rows = self._head.execute(
+            "select path from rollup where kind = ? and step = ? "
+            "and last_ends_at_us > ? and first_begins_at_us < ? order by path",
+            (kind, step, start_us, end_us),
+        )
+        return tuple(self.folder / path for (path,) in rows)
+
+    def not_rolled(
+        self,
+        kind: str,
+        ranges: Iterable[tuple[int, int]],
+        window: tuple[int, int],
+        upto_seq: int,
+        columns: Collection[str],
+    ) -> NotRolled:
+        """What may hold events of any of the ranges, or of the window with a seq beyond `upto_seq`."""
+        rows = self._head.execute(
+            "select path from segment where kind = ? and last_observed_at_us >= ? and first_observed_at_us < ? "
+            "and last_seq > ?",
+            (kind, *window, upto_seq),
+        )
+        tail = frames_to_arrow(KINDS[kind], frames_of_rows(self._frames(kind, window)), columns)
+        return NotRolled(
+            tuple((one, self._paths(kind, one)) for one in ranges), tuple(self.folder / path for (path,) in rows), tail
+        )
+
+    def one_picture(self) -> apsw.Connection:
+        """A read transaction, to be entered with `with`: all that is asked in it is of one moment."""
+        return self._head
 
     def extents(self) -> Mapping[str, KindExtent]:
         """How much of every declared kind there is, from the catalogue and the tail alone."""
@@ -120,9 +223,10 @@ class LedgerReader:
         return KindExtent(*row)
 
     def names(self, path: str) -> bool:
-        """Whether the catalogue names a segment of that path, relative to the ledger's folder."""
-        is_named: int = self._head.execute("select exists (select 1 from segment where path = ?)", (path,)).get
-        return bool(is_named)
+        """Whether the catalogue names a segment or a rollup of that path, relative to the ledger's folder."""
+        tables = ("segment", "rollup") if self._has_rollups else ("segment",)
+        texts = (f"select exists (select 1 from {table} where path = ?)" for table in tables)
+        return any(self._head.execute(text, (path,)).get for text in texts)
 
     @property
     def ledger_id(self) -> str:
@@ -131,8 +235,9 @@ class LedgerReader:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes on disk: sealed segments and the head with its log."""
-        sealed: int = self._head.execute("select coalesce(sum(size_bytes), 0) from segment").get
+        """Bytes on disk: sealed segments, rollups, and the head with its log."""
+        tables = ("segment", "rollup") if self._has_rollups else ("segment",)
+        sealed: int = sum(self._head.execute(f"select coalesce(sum(size_bytes), 0) from {one}").get for one in tables)
         return sealed + sum(path.stat().st_size for path in self.folder.glob(f"{HEAD_NAME}*"))
 
     def close(self) -> None:
@@ -147,14 +252,22 @@ class LedgerReader:
         self.close()
 
 
-def _kind_snapshot(kind: str, files: Sequence[tuple[int, Path]], frames: Sequence[Frame]) -> KindSnapshot:
+def _kind_snapshot(
+    kind: str, files: Sequence[tuple[int, Path]], frames: Sequence[Frame], columns: Collection[str] | None
+) -> KindSnapshot:
     today = KINDS[kind].version
     versions = {version for version, _ in files} | {frame.version for frame in frames}
-    parts = {version: _of_version(kind, version, files, frames) for version in sorted(versions | {today})}
-    older = tuple(part for version, part in parts.items() if version != today)
-    return KindSnapshot(parts[today].files, parts[today].tail, older)
+    older = (_of_version(kind, version, files, frames) for version in sorted(versions - {today}))
+    newest = _of_version(kind, today, files, frames, columns)
+    return KindSnapshot(newest.files, newest.tail, tuple(older))
 
 
-def _of_version(kind: str, version: int, files: Sequence[tuple[int, Path]], frames: Sequence[Frame]) -> OlderEvents:
-    tail = frames_to_arrow(shape(kind, version), [frame for frame in frames if frame.version == version])
+def _of_version(
+    kind: str,
+    version: int,
+    files: Sequence[tuple[int, Path]],
+    frames: Sequence[Frame],
+    columns: Collection[str] | None = None,
+) -> OlderEvents:
+    tail = frames_to_arrow(shape(kind, version), [frame for frame in frames if frame.version == version], columns)
     return OlderEvents(version, tuple(path for written, path in files if written == version), tail)

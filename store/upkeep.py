@@ -1,13 +1,12 @@
 """Upkeep: what a ledger needs done to it now and then, in one short-lived process.
 
 `python -m store FOLDER`, started by the collector every two minutes: Arrow would double the collector's memory.
-In this order: the tail is sealed; files whose grace is over are removed, and retention takes out of the catalogue what
-is too much; the segments that were looked at longest ago are read again; what is due for compaction is merged. One
-process at a time does it, the one that holds `seal.lock`. A full disk stops a step and not those after it: it is
-retention that makes room.
+In this order: the tail is sealed; once an hour the rollups are brought up to date, while all events are still there;
+files whose grace is over are removed, and retention takes out of the catalogue what is too much; the segments that were
+looked at longest ago are read again; what is due for compaction is merged. One process at a time does it, the one that
+holds `seal.lock`. A full disk stops a step and not those after it: it is retention that makes room.
 """
 
-import argparse
 import socket
 import sys
 import time
@@ -29,7 +28,7 @@ from store.sealing import SealResult, not_sealed, seal_lock, seal_tail
 from store.segments import Segment, catalogued, removable_bytes, unlink_removable
 from store.soundness import READ_ERRORS, inspect, is_damage
 from store.space import disk_errors_in_words, free_bytes
-from store.upkeep_settings import UpkeepSettings
+from store.upkeep_settings import UpkeepSettings, upkeep_arguments
 
 COMPACT_TIME_LIMIT_S = 60.0  # no merge is begun after that: the next sealing is due
 
@@ -68,21 +67,30 @@ class UpkeepResult:
     problems: list[str] = field(default_factory=list)
 
 
-def upkeep(folder: Path, settings: UpkeepSettings, *, now_us: int | None = None) -> UpkeepResult | None:
-    """Seal, remove, retain, read again, compact. None where another process is at it.
+def upkeep(
+    folder: Path, settings: UpkeepSettings, *, now_us: int | None = None, rolls_up: bool = True
+) -> UpkeepResult | None:
+    """Seal, roll up, remove, retain, read again, compact. None where another process is at it.
+
+    Without `rolls_up` the rollups are left as they are, and numpy is not needed.
 
     Raises:
         NotALedgerError, LedgerUnusableError: As `store.head.open_head`.
     """
     by = here_and_now() if now_us is None else replace(here_and_now(), now_us=now_us)
     with closing(open_head(folder)) as head, seal_lock(folder) as is_ours:
-        return _upkeep(folder, head, settings, by) if is_ours else None
+        return _upkeep(folder, head, settings, by, rolls_up=rolls_up) if is_ours else None
 
 
-def _upkeep(folder: Path, head: apsw.Connection, settings: UpkeepSettings, by: Repairer) -> UpkeepResult:
+def _upkeep(
+    folder: Path, head: apsw.Connection, settings: UpkeepSettings, by: Repairer, *, rolls_up: bool
+) -> UpkeepResult:
     done = UpkeepResult()
     with _noted(done.problems, folder, not_sealed(folder)):
         done.sealed = seal_tail(folder, head, now_us=by.now_us)
+    if rolls_up:
+        with _noted(done.problems, folder, f"The rollups of the ledger {folder} were not brought up to date"):
+            done.problems += _roll_up(folder, head, now_us=by.now_us)
     with _noted(done.problems, folder, f"Nothing was removed from the ledger {folder}"):
         done.removed += retain_due(folder, head, settings, now_us=by.now_us)
     with _noted(done.problems, folder, f"The segments of the ledger {folder} were not read again"):
@@ -102,6 +110,19 @@ def _noted(problems: list[str], folder: Path, not_done: str) -> Iterator[None]:
             yield
     except LedgerUnusableError as error:
         problems.append(str(error))
+
+
+def _roll_up(folder: Path, head: apsw.Connection, *, now_us: int) -> list[str]:
+    """Bring the rollups up to date; returns what was not read for them, each as a sentence."""
+    from store.rollups import roll_up  # noqa: PLC0415 - with numpy, which most upkeeps do without: see store.__main__
+
+    try:
+        done = roll_up(folder, head, now_us=now_us)
+    except READ_ERRORS as error:
+        if not is_damage(error):
+            raise
+        return [f"The rollups of the ledger {folder} were not brought up to date: {error}; run 'gpuledger verify'"]
+    return [f"{path} could not be read for the rollups: {reason}" for path, reason in done.unreadable.items()]
 
 
 def retain_due(folder: Path, head: apsw.Connection, settings: UpkeepSettings, *, now_us: int) -> list[Removal]:
@@ -176,14 +197,11 @@ def _set_damaged_aside(
     return bool(damaged)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m store", description="Seal, retain and compact a ledger.")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--settings", default="{}", help="A JSON object: see store.upkeep_settings.")
-    given = parser.parse_args(arguments)
+def main(arguments: Sequence[str] | None = None, *, rolls_up: bool = True) -> int:
+    given = upkeep_arguments(arguments)
     try:
         settings = msgspec.json.decode(given.settings, type=UpkeepSettings)
-        done = upkeep(given.folder, settings) or UpkeepResult()
+        done = upkeep(given.folder, settings, rolls_up=rolls_up) or UpkeepResult()
     except msgspec.ValidationError as error:
         print(f"--settings cannot be used: {error}", file=sys.stderr)  # noqa: T201 - the collector logs what its child says
         return 2

@@ -17,11 +17,11 @@ from store.adoption import adopt
 from store.errors import NoLedgerError
 from store.head import HEAD_NAME, check_folder, connect_read_only, open_head
 from store.ledger import CollectorLock, transaction
-from store.quarantine import Repairer, SetAside, give_up_segment, quarantined
+from store.quarantine import Repairer, SetAside, give_up_file, give_up_segment, quarantined
 from store.recovery import Recovery, uncatalogued_files
 from store.sealing import seal_lock
-from store.segments import Segment, catalogued, enter_segments
-from store.soundness import differences, inspect
+from store.segments import CataloguedRollup, Segment, catalogued, catalogued_rollups, enter_segments
+from store.soundness import differences, inspect, why_unreadable
 
 FindingKind = Literal["head", "damaged", "disagrees", "uncatalogued", "unchecked"]
 
@@ -31,9 +31,9 @@ class Finding:
     """One thing that is not as it should be.
 
     Args:
-        kind: `head`: the head is damaged or lost; `damaged`: a segment cannot be trusted; `disagrees`: the catalogue
-            says something else than the file; `uncatalogued`: a file that the catalogue does not name; `unchecked`: a
-            sound segment whose checksum was never taken, which is no problem.
+        kind: `head`: the head is damaged or lost; `damaged`: a segment or rollup cannot be trusted; `disagrees`: the
+            catalogue says something else than the file; `uncatalogued`: a file that the catalogue does not name;
+            `unchecked`: a sound segment whose checksum was never taken, which is no problem.
         path: What it is about, relative to the ledger's folder.
         problem: What is wrong with it, as the end of a sentence.
         repaired: What was done about it; empty where nothing was.
@@ -116,6 +116,9 @@ def verify(
         for segment in segments:
             progress(segment.path)
             findings += _check(folder, head, segment, by if repair else None)
+        for rollup in catalogued_rollups(head):
+            progress(rollup.path)
+            findings += _check_rollup(folder, head, rollup, by if repair else None)
         return Verification(
             folder,
             str(head.execute("select id from ledger").get),
@@ -165,3 +168,28 @@ def _check(folder: Path, head: apsw.Connection, segment: Segment, by: Repairer |
             problem = f"the catalogue says {told}" if told else "its checksum was never taken"
             repaired = "the catalogue was corrected" if by else ""
             yield Finding("disagrees" if told else "unchecked", segment.path, problem, repaired)
+
+
+def _check_rollup(
+    folder: Path, head: apsw.Connection, rollup: CataloguedRollup, by: Repairer | None
+) -> Iterator[Finding]:
+    """What is wrong with one rollup. The next update makes the hours of one that is not there again."""
+    reason = _why_no_rollup(folder, rollup)
+    with seal_lock(folder, wait=True) if by else nullcontext():
+        if not reason or rollup not in catalogued_rollups(head):
+            return
+        repaired = "it is made again within the hour" if by else ""
+        if by and (folder / rollup.path).exists():
+            aside = give_up_file(folder, head, rollup.path, reason, by)
+            repaired = f"set aside as quarantine/{aside.name}; {repaired}"
+        yield Finding("damaged", rollup.path, reason, repaired)
+
+
+def _why_no_rollup(folder: Path, rollup: CataloguedRollup) -> str:
+    try:
+        size_bytes = (folder / rollup.path).stat().st_size
+    except FileNotFoundError:
+        return "the file is gone"
+    if size_bytes != rollup.size_bytes:
+        return f"it has {size_bytes:,} bytes and was written with {rollup.size_bytes:,}"
+    return why_unreadable(folder / rollup.path)

@@ -136,6 +136,7 @@ def test_a_trend_says_what_was_asked_and_how_it_was_cut(book):
         increase_unit="",
         meaning="Board power, averaged by the driver over one second on Ampere and newer (not GA100).",
         window=window,
+        resolution="raw",
         step_s=2,
         first_point_at=book.at(0),
         coverage=1.0,

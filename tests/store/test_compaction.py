@@ -97,7 +97,7 @@ def names(folder: Path) -> list[str]:
 
 
 def parquet_files(folder: Path) -> set[str]:
-    return {path.name for path in folder.rglob("*.parquet")}
+    return {path.name for path in (folder / "events").rglob("*.parquet")}
 
 
 # --- what is due
