@@ -253,7 +253,7 @@ def test_a_sealing_whose_system_call_fails_loses_and_doubles_nothing(tmp_path, c
         for number in range(3):
             ledger.append([Event("annotation", number, {"text": "a"}), Event("ledger_event", number, {"event": "gap"})])
     codes = set()
-    for number in (1, 3, 6):
+    for number in (1, 3, 6, 10):
         folder = tmp_path / f"ledger-{number}"
         subprocess.run(["cp", "-r", str(template), str(folder)], check=True)
         done = _with_failure(call, failure, number, ["-m", "store"], folder)
