@@ -165,11 +165,19 @@ def as_written(folder: Path, segment: Segment) -> Segment:
 
 
 def remove_unfinished(folder: Path, head: apsw.Connection) -> None:
-    """Remove what was announced and never catalogued, for the holder of the seal lock."""
+    """Remove what was announced and never catalogued, for the holder of the seal lock.
+
+    Synced before it is forgotten, and up to the ledger's folder: who was killed between making a folder and syncing it
+    leaves one that the next writer finds there and would trust.
+    """
     paths = announced_paths(head)
     for path in paths:
         unlink(folder / path)
         unlink(folder / temporary_of(path))
+    above = {parent for path in paths for parent in PurePosixPath(path).parents}
+    for parent in sorted(above):
+        with suppress(FileNotFoundError):
+            sync(folder / parent)
     if paths:
         head.execute("delete from unfinished_segment")
 
