@@ -13,13 +13,12 @@ import apsw
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from store.events import KINDS
 from store.head import HEAD_NAME, connect_read_only
 from store.quarantine import REASON_SUFFIX
 from store.segments import EVENTS_FOLDER, accounted_paths, announced_paths, catalogued, event_files, temporary_of
 from store.snapshot import LedgerReader
 
-from .protocol import Truth
+from .protocol import KINDS, Truth
 
 
 class BrokenError(Exception):
