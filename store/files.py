@@ -71,11 +71,15 @@ def publish_file(path: Path, write: Callable[[Path], None]) -> None:
     sync(path.parent)
 
 
-def make_folder(folder: Path) -> None:
-    """Make `folder` and its missing parents, each made durable in its own parent."""
+def make_folder(folder: Path, *, found_too: bool = False) -> None:
+    """Make `folder` and its missing parents, each made durable in its own parent.
+
+    With `found_too` also one that is there: who made it may have been killed before it was synced.
+    """
     missing = [part for part in (folder, *folder.parents) if not part.exists()]
     for part in reversed(missing):
         _disk.make_folder(part)
+    for part in reversed(missing) if missing else [folder] * found_too:
         sync(part.parent)
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from store.head import HEAD_NAME, connect_read_only
-from store.quarantine import REASON_SUFFIX
+from store.quarantine import QUARANTINE_FOLDER, REASON_SUFFIX
 from store.segments import EVENTS_FOLDER, accounted_paths, announced_paths, catalogued, event_files, temporary_of
 from store.snapshot import LedgerReader
 
@@ -39,6 +39,7 @@ def check_before_recovery(folder: Path, truth: Truth) -> None:
         forgotten = set(event_files(folder)) - accounted_paths(head) - set(map(temporary_of, announced_paths(head)))
     if forgotten:
         raise BrokenError(f"files that the head does not know of: {sorted(forgotten)}")
+    _check_quarantine(folder)
     check_events(folder, truth)
 
 
@@ -55,6 +56,7 @@ def check_after_upkeep(folder: Path, truth: Truth) -> None:
             raise BrokenError(f"on disk and not in the catalogue: {sorted(on_disk - named)}")
         if announced_paths(head):
             raise BrokenError("announced and never written: " + ", ".join(announced_paths(head)))
+    _check_quarantine(folder)
     check_events(folder, truth)
 
 
@@ -85,18 +87,27 @@ def _check_told(folder: Path, details: Iterable[str | None]) -> None:
     for text in details:
         name = json.loads(text or "{}").get("quarantined_as")
         if name:
-            _check_set_aside(folder / "quarantine" / name, json.loads(text or "{}"))
+            _check_set_aside(folder / QUARANTINE_FOLDER / name, json.loads(text or "{}"))
 
 
 def _check_set_aside(path: Path, told: dict[str, object]) -> None:
     if not path.exists():
         raise BrokenError(f"{path.name} was said to be in quarantine and is not")
-    reason = path.with_name(path.name + REASON_SUFFIX)
+    if _reason(path) != told["reason"]:
+        raise BrokenError(f"the reason of {path.name} is not what the ledger tells")
+
+
+def _check_quarantine(folder: Path) -> None:
+    for path in (folder / QUARANTINE_FOLDER).glob("*.parquet"):
+        _reason(path)
+
+
+def _reason(path: Path) -> object:
+    """Why a file is in quarantine, as it is written beside it."""
     try:
-        if json.loads(reason.read_text())["reason"] != told["reason"]:
-            raise BrokenError(f"{reason.name} says something else than the ledger")
+        return json.loads(path.with_name(path.name + REASON_SUFFIX).read_text())["reason"]
     except (OSError, ValueError) as error:
-        raise BrokenError(f"{reason.name} cannot be read: {error}") from error
+        raise BrokenError(f"the reason of {path.name} cannot be read: {error}") from error
 
 
 def _head(folder: Path) -> apsw.Connection | None:

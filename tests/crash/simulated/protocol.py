@@ -117,6 +117,9 @@ def record(folder: Path, chance: Random, *, skipped: str = "") -> tuple[list[Mom
     disk.on_step = lambda: moments.append(Moment(disk.state(), truth.frozen()))
     now_us = START_US
     with running_on(disk):
+        if chance.random() < 0.3:
+            with killed_after(disk, chance.randrange(3)):
+                start(disk.ledger, now_us)
         start(disk.ledger, now_us)
         for _ in range(ROUNDS):
             for _ in range(chance.randint(1, 3)):
@@ -170,7 +173,7 @@ def damage_one(disk: SimulatedDisk, truth: Truth, chance: Random) -> None:
     if not (disk.ledger / HEAD_NAME).exists():
         return
     with closing(open_head(disk.ledger)) as head:
-        segments = catalogued(head)
+        segments = [one for one in catalogued(head) if one.path not in truth.damaged_paths]
     if not segments:
         return
     path = disk.ledger / chance.choice(segments).path
