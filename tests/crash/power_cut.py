@@ -91,8 +91,7 @@ def _cycles(kind: str, cycles: int, chance: Random, image: Path, mounted: Path) 
             if done.set_aside or done.lost:
                 raise BrokenError(f"a start had to give up {done.set_aside} {done.lost}")
             if cycle % 10 == 0:
-                for _ in range(2):
-                    keep_up(ledger, truth, truth.now_us + GRACE_US)
+                keep_up(ledger, truth, truth.now_us + GRACE_US)
                 check_after_upkeep(ledger, truth)
         except BrokenError as error:
             print(f"{kind}, power cut {cycle}: {error}")

@@ -21,6 +21,9 @@ from store.snapshot import LedgerReader
 from .protocol import KINDS, Truth
 
 
+REMOVABLE = "select path from removable_file"
+
+
 class BrokenError(Exception):
     """The promise is broken; the message says how."""
 
@@ -51,9 +54,9 @@ def check_after_upkeep(folder: Path, truth: Truth) -> None:
         segments = catalogued(head)
         for segment in segments:
             _check_content(folder / segment.path, segment.sha256)
-        on_disk, named = set(event_files(folder)), {segment.path for segment in segments}
-        if on_disk != named:
-            raise BrokenError(f"on disk and not in the catalogue: {sorted(on_disk - named)}")
+        named = {segment.path for segment in segments} | {path for (path,) in head.execute(REMOVABLE)}
+        if (on_disk := set(event_files(folder))) != named:
+            raise BrokenError(f"forgotten on disk: {sorted(on_disk - named)}; removed already: {sorted(named - on_disk)}")
         if announced_paths(head):
             raise BrokenError("announced and never written: " + ", ".join(announced_paths(head)))
     _check_quarantine(folder)
@@ -136,9 +139,10 @@ def _pairs(table: pa.Table) -> list[tuple[int, int]]:
 
 @lru_cache(1000)
 def _pairs_of_file(content: bytes) -> list[tuple[int, int]]:
-    return _pairs(pq.read_table(BytesIO(content), columns=["seq", "observed_at"]))
+    return _pairs(pq.ParquetFile(BytesIO(content)).read(["seq", "observed_at"], use_threads=False))
 
 
 @lru_cache(1000)
 def _details_of_file(content: bytes) -> list[str | None]:
-    return pq.read_table(BytesIO(content), columns=["details"])["details"].to_pylist()
+    texts: list[str | None] = pq.ParquetFile(BytesIO(content)).read(["details"], use_threads=False)["details"].to_pylist()
+    return texts

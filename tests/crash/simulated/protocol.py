@@ -87,7 +87,6 @@ def start(folder: Path, now_us: int) -> Recovery:
     """What a collector does before it records."""
     by = Repairer(now_us, HOST, "boot")
     done = repair(folder, by)
-    Ledger(folder, host=HOST, boot_id="boot").close()
     adopt(folder, by)
     return done
 
@@ -177,7 +176,7 @@ def damage_one(disk: SimulatedDisk, truth: Truth, chance: Random) -> None:
     if not segments:
         return
     path = disk.ledger / chance.choice(segments).path
-    seqs = pq.read_table(path, columns=["seq"])["seq"].to_pylist()
+    seqs = pq.ParquetFile(path).read(["seq"], use_threads=False)["seq"].to_pylist()
     truth.damaged |= frozenset(seqs)
     truth.damaged_paths |= {str(path.relative_to(disk.ledger))}
     disk.damage(path, path.read_bytes()[:-1])

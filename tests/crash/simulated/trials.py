@@ -26,7 +26,6 @@ from .protocol import (
 SEEDS_PER_RECORDING = 250
 CRASHES_MAX = 3
 DAMAGED_SHARE = 0.3
-TRACE = __import__('os').environ.get('TRACE')
 
 
 @dataclass
@@ -71,7 +70,6 @@ def try_seeds(seeds: range, scratch: Path, *, skipped: str = "", until_one_fails
         try:
             _try(seed, moments, scratch, tally, skipped)
         except Exception as error:  # noqa: BLE001 - whatever it is, the ledger is not as it has to be
-            if TRACE: __import__('traceback').print_exc()
             tally.failed[seed] = f"{type(error).__name__ if not isinstance(error, BrokenError) else ''} {error}".strip()
             if until_one_fails:
                 break
@@ -96,7 +94,6 @@ def _try(seed: int, moments: list[Moment], scratch: Path, tally: Tally, skipped:
     tally.places.update(disk.places)
     with running_on(disk):
         _recover(disk, truth, chance)
-        keep_up(disk.ledger, truth, truth.now_us + GRACE_US)
         keep_up(disk.ledger, truth, truth.now_us + GRACE_US)
     tally.places.update(disk.places)
     check_after_upkeep(disk.ledger, truth)

@@ -6,7 +6,11 @@ from pathlib import Path
 
 sys.modules.setdefault("numpy", None)  # Arrow imports it for nothing that is done here
 
-from .trials import Tally, try_seeds  # noqa: E402 - after the line above
+import pyarrow as pa  # noqa: E402 - after the line above
+
+pa.set_cpu_count(1)  # for tables of a few rows threads only cost
+
+from .trials import Tally, try_seeds  # noqa: E402 - as above
 
 
 def try_part(seeds: range, scratch: Path) -> Tally:
