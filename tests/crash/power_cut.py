@@ -104,9 +104,7 @@ def _cycles(kind: str, cycles: int, chance: Random, image: Path, mounted: Path) 
     return 0
 
 
-def _work_until_the_power_fails(
-    mounted: Path, ledger: Path, cycle: int, chance: Random, truth
-) -> tuple[int, int, int]:
+def _work_until_the_power_fails(mounted: Path, ledger: Path, cycle: int, chance: Random, truth) -> tuple[int, int, int]:
     """What was acknowledged goes into `truth`; files sealed, merges and files retained are returned."""
     command = [sys.executable, "-m", "tests.crash.power_cut", "--ledger", str(ledger), "--seed", str(cycle), "--work"]
     with (
@@ -156,8 +154,9 @@ def _append(ledger: Path, seed: int) -> int:
 def _keep_up(ledger: Path) -> int:
     """Upkeep without a pause, at the time of the newest event."""
     sys.modules.setdefault("numpy", None)
-    from .simulated.protocol import SETTINGS
     from store.upkeep import upkeep
+
+    from .simulated.protocol import SETTINGS
 
     while True:
         done = upkeep(ledger, SETTINGS, now_us=_newest_us(ledger))

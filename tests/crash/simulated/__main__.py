@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .workers import try_part, try_without
 
-MEMORY = Path("/dev/shm")  # noqa: S108 - the simulated disk stands in memory
+MEMORY = Path("/dev/shm")
 
 
 def main() -> int:
@@ -51,7 +51,9 @@ def _seeds(seeds: range, jobs: int, scratch: Path, as_json: bool) -> int:
 
 
 def _without_syncs(seeds: int, jobs: int, scratch: Path, *, as_json: bool) -> int:
-    places = sorted({place for part in _run(partial(try_part, scratch=scratch), _parts(range(1000)), jobs) for place in part.places})
+    places = sorted(
+        {place for part in _run(partial(try_part, scratch=scratch), _parts(range(1000)), jobs) for place in part.places}
+    )
     found = dict(_run(partial(try_without, seeds=seeds, scratch=scratch), places, jobs))
     if as_json:
         print(json.dumps(found))
@@ -64,7 +66,10 @@ def _without_syncs(seeds: int, jobs: int, scratch: Path, *, as_json: bool) -> in
 def _parts(seeds: range) -> list[range]:
     from .trials import SEEDS_PER_RECORDING
 
-    cuts = [seeds.start, *range((seeds.start // SEEDS_PER_RECORDING + 1) * SEEDS_PER_RECORDING, seeds.stop, SEEDS_PER_RECORDING)]
+    cuts = [
+        seeds.start,
+        *range((seeds.start // SEEDS_PER_RECORDING + 1) * SEEDS_PER_RECORDING, seeds.stop, SEEDS_PER_RECORDING),
+    ]
     return [range(first, last) for first, last in zip(cuts, [*cuts[1:], seeds.stop], strict=True)]
 
 

@@ -212,7 +212,9 @@ def after_power_cut(state: State, chance: Random) -> Tree:
     return dict(_left(state.root, chance, survival=chance.choice((0.0, 0.5, 0.9, 1.0)), files={}))
 
 
-def _left(folder: Node, chance: Random, *, survival: float, files: dict[int, bytes]) -> "Iterator[tuple[str, bytes | Tree]]":
+def _left(
+    folder: Node, chance: Random, *, survival: float, files: dict[int, bytes]
+) -> "Iterator[tuple[str, bytes | Tree]]":
     entries = dict(folder.kept)
     for name, node in folder.pending:
         if chance.random() >= survival:

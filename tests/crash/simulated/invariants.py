@@ -20,7 +20,6 @@ from store.snapshot import LedgerReader
 
 from .protocol import KINDS, Truth
 
-
 REMOVABLE = "select path from removable_file"
 
 
@@ -56,7 +55,9 @@ def check_after_upkeep(folder: Path, truth: Truth) -> None:
             _check_content(folder / segment.path, segment.sha256)
         named = {segment.path for segment in segments} | {path for (path,) in head.execute(REMOVABLE)}
         if (on_disk := set(event_files(folder))) != named:
-            raise BrokenError(f"forgotten on disk: {sorted(on_disk - named)}; removed already: {sorted(named - on_disk)}")
+            raise BrokenError(
+                f"forgotten on disk: {sorted(on_disk - named)}; removed already: {sorted(named - on_disk)}"
+            )
         if announced_paths(head):
             raise BrokenError("announced and never written: " + ", ".join(announced_paths(head)))
     _check_quarantine(folder)
@@ -133,7 +134,7 @@ def _check_content(path: Path, sha256: str | None) -> None:
 
 
 def _pairs(table: pa.Table) -> list[tuple[int, int]]:
-    """seq and time of each event."""
+    """The seq and the time of each event."""
     return list(zip(table["seq"].to_pylist(), table["observed_at"].cast(pa.int64()).to_pylist(), strict=True))
 
 
@@ -144,5 +145,7 @@ def _pairs_of_file(content: bytes) -> list[tuple[int, int]]:
 
 @lru_cache(1000)
 def _details_of_file(content: bytes) -> list[str | None]:
-    texts: list[str | None] = pq.ParquetFile(BytesIO(content)).read(["details"], use_threads=False)["details"].to_pylist()
+    texts: list[str | None] = (
+        pq.ParquetFile(BytesIO(content)).read(["details"], use_threads=False)["details"].to_pylist()
+    )
     return texts

@@ -143,7 +143,7 @@ def _one_round(disk: SimulatedDisk, truth: Truth, now_us: int, chance: Random) -
 
 @contextmanager
 def killed_after(disk: SimulatedDisk, steps: int) -> Iterator[None]:
-    """kill -9 of this process after some steps; what it saw of the disk stays as it is."""
+    """A kill -9 of this process after some steps; what it saw of the disk stays as it is."""
     before, disk.at_crash = disk.on_step, None
     disk.on_step = _counted(before, steps)
     try:

@@ -108,9 +108,7 @@ def _crash_again(disk: SimulatedDisk, truth: Truth, chance: Random, tally: Tally
         return disk
     tally.power_cuts += 1
     state = disk.at_crash or disk.state()
-    return SimulatedDisk(
-        emptied(scratch / "disk"), after_power_cut(state, chance), state.head, skipped=disk.skipped
-    )
+    return SimulatedDisk(emptied(scratch / "disk"), after_power_cut(state, chance), state.head, skipped=disk.skipped)
 
 
 def _recover(disk: SimulatedDisk, truth: Truth, chance: Random) -> None:
