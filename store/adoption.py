@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from store.errors import GpuledgerError
+from store.files import unlink
 from store.head import open_head
 from store.ledger import transaction
 from store.quarantine import Repairer, give_up_file, give_up_segment, here_and_now
@@ -62,7 +63,7 @@ def _adopt(folder: Path, head: apsw.Connection, by: Repairer) -> Iterator[Judged
     candidates: dict[str, list[Footer]] = {}
     for path in uncatalogued_files(folder, head):
         if path.endswith(TEMPORARY_SUFFIX):
-            (folder / path).unlink(missing_ok=True)
+            unlink(folder / path)
             yield Judged(path, "removed", "it was never finished")
             continue
         try:
@@ -102,7 +103,7 @@ def _judge_kind(folder: Path, head: apsw.Connection, footers: Sequence[Footer], 
         if share == "none":
             taken.append(segment)
         elif share == "all":
-            (folder / segment.path).unlink()
+            unlink(folder / segment.path)
             yield Judged(segment.path, "removed", "all of its events stand in another segment")
         else:
             reason = "some of its events stand in other segments and some do not"

@@ -22,7 +22,7 @@ import apsw
 
 from store.errors import LedgerUnusableError, UsageError
 from store.events import Event
-from store.files import link_or_copy, make_folder, publish_file, sha256_of, sync
+from store.files import link_or_copy, make_folder, publish_file, sha256_of, sync, unlink
 from store.head import HEAD_NAME, RESTORING_NAME, connect_read_only, open_head, open_head_for_reading
 from store.ledger import insert_events, transaction
 from store.quarantine import Repairer
@@ -128,7 +128,7 @@ def _take(folder: Path, target: Path, head: apsw.Connection, before: Backup | No
         try:
             found = _copy_files(folder, target, copied, before, by)
         except _GoneMeanwhileError:
-            (target / copied).unlink()
+            unlink(target / copied)
             continue
         publish_file(target / MARKER_NAME, partial(_write_marker, found))
         _remove_what_it_no_longer_names(target, found)
@@ -145,7 +145,7 @@ def _copy_head(target: Path, head: apsw.Connection, now_us: int) -> str:
     """Copy the head as it is at one moment; returns the copy's name."""
     name = f"head-{now_us}.sqlite"
     path = target / name
-    path.unlink(missing_ok=True)
+    unlink(path)
     head.execute("vacuum into ?", (str(path),))
     sync(path)
     sync(target)
@@ -218,10 +218,10 @@ def _remove_what_it_no_longer_names(target: Path, backup: Backup) -> None:
     named = {file.path for file in backup.files}
     for path in [*event_files(target), *rollup_files(target)]:
         if path not in named:
-            (target / path).unlink(missing_ok=True)
+            unlink(target / path)
     for old in target.glob("head-*.sqlite*"):
         if old.name != backup.head:
-            old.unlink(missing_ok=True)
+            unlink(old)
 
 
 def _check_target(folder: Path, target: Path) -> None:
@@ -326,12 +326,12 @@ def _copy(source: Path, target: Path) -> None:
 def _restore_head(source: Path, folder: Path, backup: Backup, by: Repairer) -> None:
     """Put the head into its place, tell of the restore in it, and only then let the folder be a ledger."""
     for leftover in folder.glob(f"{HEAD_NAME}*"):
-        leftover.unlink()
+        unlink(leftover)
     publish_file(folder / HEAD_NAME, partial(_copy, source / backup.head))
     message = f"restored on {by.host} from a backup that {backup.host} took at {backup.taken_at}"
     details = {"backup_taken_at": backup.taken_at, "backup_host": backup.host, "restored_on": by.host}
     event = Event("ledger_event", by.now_us, {"event": "restored", "message": message, "details": details})
     with closing(open_head(folder, is_restoring=True)) as head, transaction(head):
         insert_events(head, [event], host=by.host, boot_id=by.boot_id)
-    (folder / RESTORING_NAME).unlink()
+    unlink(folder / RESTORING_NAME)
     sync(folder)

@@ -1,10 +1,55 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and the one throat through which this room changes what is on a disk.
+
+SQLite changes its own files by itself, and the two lock files hold nothing that must last. All the rest goes through
+`Disk`, so that a test can put another in its place and cut the power at any call of it (`tests/crash/simulated`).
+"""
 
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+
+class Disk:
+    """The calls that change a disk."""
+
+    def write(self, path: Path, write: Callable[[Path], None]) -> None:
+        write(path)
+
+    def make_folder(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+
+    def rename(self, source: Path, target: Path) -> None:
+        source.replace(target)
+
+    def unlink(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+
+    def remove_folder(self, folder: Path) -> None:
+        folder.rmdir()
+
+    def sync(self, path: Path) -> None:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+_disk = Disk()
+
+
+@contextmanager
+def on_disk(disk: Disk) -> Iterator[None]:
+    """Let all changes go through another disk, for the tests."""
+    global _disk  # noqa: PLW0603 - a parameter would run through every function of this room, for the tests alone
+    before, _disk = _disk, disk
+    try:
+        yield
+    finally:
+        _disk = before
 
 
 def publish_file(path: Path, write: Callable[[Path], None]) -> None:
@@ -17,29 +62,44 @@ def publish_file(path: Path, write: Callable[[Path], None]) -> None:
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        write(temporary)
+        _disk.write(temporary, write)
         sync(temporary)
-        temporary.replace(path)
+        _disk.rename(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        unlink(temporary)
         raise
     sync(path.parent)
 
 
-def make_folder(folder: Path) -> None:
-    """Make `folder` and its missing parents, each made durable in its own parent."""
+def make_folder(folder: Path, *, found_too: bool = False) -> None:
+    """Make `folder` and its missing parents, each made durable in its own parent.
+
+    With `found_too` also one that is there: who made it may have been killed before it was synced.
+    """
     missing = [part for part in (folder, *folder.parents) if not part.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
     for part in reversed(missing):
+        _disk.make_folder(part)
+    for part in reversed(missing) if missing else [folder] * found_too:
         sync(part.parent)
 
 
 def move_file(source: Path, target: Path) -> None:
     """Rename `source` to `target` on the same file system, durably."""
     make_folder(target.parent)
-    source.replace(target)
+    _disk.rename(source, target)
     sync(target.parent)
     sync(source.parent)
+
+
+def unlink(path: Path) -> None:
+    """Remove a file, if it is there. It may be back after a power cut until its folder is synced."""
+    _disk.unlink(path)
+
+
+def remove_empty_folder(folder: Path) -> None:
+    """Remove a folder if it is empty. It may be back, empty, after a power cut, which does no harm."""
+    with suppress(OSError):
+        _disk.remove_folder(folder)
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -66,8 +126,4 @@ def sha256_of(path: Path) -> str:
 
 def sync(path: Path) -> None:
     """Make a file's content, or a folder's entries, durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    _disk.sync(path)

@@ -5,6 +5,7 @@ The shape is the numbered files in `migrations/head`, each applied in one transa
 `user_version`. `application_id` tells a ledger's head from any other SQLite file.
 """
 
+import os
 import time
 import uuid
 from contextlib import closing, suppress
@@ -72,7 +73,8 @@ def open_head(folder: Path, *, is_restoring: bool = False) -> apsw.Connection:
         check_folder(folder)
     check_file_system(folder)
     try:
-        make_folder(folder)
+        if not (folder / HEAD_NAME).exists():
+            make_folder(folder, found_too=os.access(folder.parent, os.R_OK))
         connection = _configured(apsw.Connection(str(folder / HEAD_NAME)))
         check_identity(connection, folder)  # before the first change
         connection.pragma("journal_mode", "wal")

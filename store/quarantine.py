@@ -18,7 +18,7 @@ from typing import Any
 import apsw
 
 from store.events import Event
-from store.files import move_file, publish_file
+from store.files import make_folder, move_file, publish_file
 from store.ledger import insert_events, read_boot_id, transaction
 from store.segments import Segment, drop_segments
 from store.times import iso_text, microseconds
@@ -70,6 +70,7 @@ def set_aside(
         "details": dict(done.details),
     }
     target = folder / QUARANTINE_FOLDER / name
+    make_folder(target.parent, found_too=True)
     with suppress(OSError):
         publish_file(target.with_name(name + REASON_SUFFIX), partial(_write_record, record))
     move_file(source, target)

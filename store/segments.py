@@ -16,7 +16,7 @@ from typing import Any
 
 import apsw
 
-from store.files import sha256_of, sync
+from store.files import remove_empty_folder, sha256_of, sync, unlink
 from store.head import has_table
 from store.times import iso_text, microseconds
 
@@ -187,11 +187,19 @@ def as_written(folder: Path, segment: Segment) -> Segment:
 
 
 def remove_unfinished(folder: Path, head: apsw.Connection) -> None:
-    """Remove what was announced and never catalogued, for the holder of the seal lock."""
+    """Remove what was announced and never catalogued, for the holder of the seal lock.
+
+    Synced before it is forgotten, and up to the ledger's folder: who was killed between making a folder and syncing it
+    leaves one that the next writer finds there and would trust.
+    """
     paths = announced_paths(head)
     for path in paths:
-        (folder / path).unlink(missing_ok=True)
-        (folder / temporary_of(path)).unlink(missing_ok=True)
+        unlink(folder / path)
+        unlink(folder / temporary_of(path))
+    above = {parent for path in paths for parent in PurePosixPath(path).parents}
+    for parent in sorted(above):
+        with suppress(FileNotFoundError):
+            sync(folder / parent)
     if paths:
         head.execute("delete from unfinished_segment")
 
@@ -231,7 +239,7 @@ def unlink_removable(folder: Path, head: apsw.Connection, *, now_us: int) -> int
     rows = head.execute("select path from removable_file where removable_at_us <= ?", (now_us,)).fetchall()
     paths = [folder / str(path) for (path,) in rows]
     for path in paths:
-        path.unlink(missing_ok=True)
+        unlink(path)
     for parent in {path.parent for path in paths}:
         _sync_or_remove(parent)
     head.executemany("delete from removable_file where path = ?", rows)
@@ -241,9 +249,7 @@ def unlink_removable(folder: Path, head: apsw.Connection, *, now_us: int) -> int
 def _sync_or_remove(folder: Path) -> None:
     with suppress(FileNotFoundError):
         sync(folder)
-        with suppress(OSError):  # it holds other files
-            folder.rmdir()
-            sync(folder.parent)
+        remove_empty_folder(folder)
 
 
 # What the disk has ------------------------------------------------------------------------------------------------

@@ -1,0 +1,151 @@
+"""What has to be true of a ledger, asked of the disk itself wherever that can be."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import closing
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+
+import apsw
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from store.head import HEAD_NAME, connect_read_only
+from store.quarantine import QUARANTINE_FOLDER, REASON_SUFFIX
+from store.segments import EVENTS_FOLDER, accounted_paths, announced_paths, catalogued, event_files, temporary_of
+from store.snapshot import LedgerReader
+
+from .protocol import KINDS, Truth
+
+REMOVABLE = "select path from removable_file"
+
+
+class BrokenError(Exception):
+    """The promise is broken; the message says how."""
+
+
+def check_before_recovery(folder: Path, truth: Truth) -> None:
+    """What a crash may leave: nothing that the head names is missing or torn, and no file is forgotten."""
+    head = _head(folder)
+    if head is None:
+        if truth.acknowledged:
+            raise BrokenError("the whole ledger is gone")
+        return
+    with closing(head):
+        for segment in catalogued(head):
+            if segment.path not in truth.damaged_paths:
+                _check_content(folder / segment.path, segment.sha256)
+        forgotten = set(event_files(folder)) - accounted_paths(head) - set(map(temporary_of, announced_paths(head)))
+    if forgotten:
+        raise BrokenError(f"files that the head does not know of: {sorted(forgotten)}")
+    _check_quarantine(folder)
+    check_events(folder, truth)
+
+
+def check_after_upkeep(folder: Path, truth: Truth) -> None:
+    """After a start and the upkeeps that follow it: the disk has what the catalogue names, and nothing else."""
+    head = _head(folder)
+    assert head is not None
+    with closing(head):
+        segments = catalogued(head)
+        for segment in segments:
+            _check_content(folder / segment.path, segment.sha256)
+        named = {segment.path for segment in segments} | {path for (path,) in head.execute(REMOVABLE)}
+        if (on_disk := set(event_files(folder))) != named:
+            raise BrokenError(
+                f"forgotten on disk: {sorted(on_disk - named)}; removed already: {sorted(named - on_disk)}"
+            )
+        if announced_paths(head):
+            raise BrokenError("announced and never written: " + ", ".join(announced_paths(head)))
+    _check_quarantine(folder)
+    check_events(folder, truth)
+
+
+def check_events(folder: Path, truth: Truth) -> None:
+    """Each acknowledged event is read once, with its time; what the ledger tells of its quarantine is so."""
+    seen: list[tuple[int, int]] = []
+    with LedgerReader(folder) as reader:
+        snapshot = reader.snapshot(KINDS)
+    for kind, events in snapshot.items():
+        sound = [path for path in events.files if path.relative_to(folder).as_posix() not in truth.damaged_paths]
+        seen += _pairs(events.tail)
+        for path in sound:
+            seen += _pairs_of_file(path.read_bytes())
+        if kind == "ledger_event":
+            _check_told(folder, events.tail["details"].to_pylist())
+            for path in sound:
+                _check_told(folder, _details_of_file(path.read_bytes()))
+    counts = Counter(seq for seq, _ in seen)
+    twice = sorted(seq for seq, count in counts.items() if count > 1)
+    lost = [seq for seq in truth.acknowledged if seq not in counts and not truth.may_be_gone(seq)]
+    known = set(truth.acknowledged)
+    wrong = [seq for seq, time_us in seen if seq in known and truth.written[seq][1] != time_us]
+    if twice or lost or wrong:
+        raise BrokenError(f"events lost: {lost}, counted twice: {twice}, with another content: {wrong}")
+
+
+def _check_told(folder: Path, details: Iterable[str | None]) -> None:
+    for text in details:
+        name = json.loads(text or "{}").get("quarantined_as")
+        if name:
+            _check_set_aside(folder / QUARANTINE_FOLDER / name, json.loads(text or "{}"))
+
+
+def _check_set_aside(path: Path, told: dict[str, object]) -> None:
+    if not path.exists():
+        raise BrokenError(f"{path.name} was said to be in quarantine and is not")
+    if _reason(path) != told["reason"]:
+        raise BrokenError(f"the reason of {path.name} is not what the ledger tells")
+
+
+def _check_quarantine(folder: Path) -> None:
+    for path in (folder / QUARANTINE_FOLDER).glob("*.parquet"):
+        _reason(path)
+
+
+def _reason(path: Path) -> object:
+    """Why a file is in quarantine, as it is written beside it."""
+    try:
+        return json.loads(path.with_name(path.name + REASON_SUFFIX).read_text())["reason"]
+    except (OSError, ValueError) as error:
+        raise BrokenError(f"the reason of {path.name} cannot be read: {error}") from error
+
+
+def _head(folder: Path) -> apsw.Connection | None:
+    """The head for reading; None where the ledger was never begun."""
+    if not (folder / HEAD_NAME).exists():
+        return None
+    head = connect_read_only(folder / HEAD_NAME)
+    if not head.pragma("user_version"):
+        head.close()
+        return None
+    return head
+
+
+def _check_content(path: Path, sha256: str | None) -> None:
+    name = f"{EVENTS_FOLDER}/{path.name}"
+    if not path.exists():
+        raise BrokenError(f"the catalogue names {name}, which is not there")
+    if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+        raise BrokenError(f"{name} has not the bytes that were sealed")
+
+
+def _pairs(table: pa.Table) -> list[tuple[int, int]]:
+    """The seq and the time of each event."""
+    return list(zip(table["seq"].to_pylist(), table["observed_at"].cast(pa.int64()).to_pylist(), strict=True))
+
+
+@lru_cache(1000)
+def _pairs_of_file(content: bytes) -> list[tuple[int, int]]:
+    return _pairs(pq.ParquetFile(BytesIO(content)).read(["seq", "observed_at"], use_threads=False))
+
+
+@lru_cache(1000)
+def _details_of_file(content: bytes) -> list[str | None]:
+    texts: list[str | None] = (
+        pq.ParquetFile(BytesIO(content)).read(["details"], use_threads=False)["details"].to_pylist()
+    )
+    return texts

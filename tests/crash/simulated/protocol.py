@@ -1,0 +1,188 @@
+"""What a ledger goes through on a simulated disk: a recording with all its steps, and starts after a crash."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from unittest.mock import patch
+
+import apsw
+import pyarrow.parquet as pq
+
+from store.adoption import adopt
+from store.events import Event
+from store.files import on_disk
+from store.head import HEAD_NAME, open_head
+from store.ledger import Ledger
+from store.quarantine import Repairer
+from store.recovery import Recovery, repair
+from store.retention import RetentionRules
+from store.segments import catalogued
+from store.times import DAY_US, HOUR_US
+from store.upkeep import UpkeepResult, upkeep
+from store.upkeep_settings import UpkeepSettings
+
+from .disk import CrashError, SimulatedDisk, State
+
+START_US = 1_795_435_200_000_000  # 2026-11-23 12:00:00 UTC
+GRACE_US = 600_000_000
+SETTINGS = UpkeepSettings(grace_s=GRACE_US / 1e6, retention=RetentionRules(max_age_days={"gpu_event": 1.0}))
+HOST = "spark-1"
+KINDS = ("annotation", "gpu_event", "ledger_event")
+ROUNDS = 7
+
+
+@dataclass
+class Truth:
+    """What the ledger has to know, apart from it.
+
+    Args:
+        written: Every event that an append began to write: seq to kind and time. Filled in when it returns.
+        acknowledged: How many of them have returned, in order of seq.
+        damaged: Seqs of segments that were damaged on purpose.
+        now_us: The greatest time that upkeep was told.
+    """
+
+    written: dict[int, tuple[str, int]] = field(default_factory=dict)
+    acknowledged: tuple[int, ...] = ()
+    damaged: frozenset[int] = frozenset()
+    damaged_paths: frozenset[str] = frozenset()
+    now_us: int = START_US
+
+    def may_be_gone(self, seq: int) -> bool:
+        kind, observed_at_us = self.written[seq]
+        return seq in self.damaged or (kind == "gpu_event" and observed_at_us < self.now_us - DAY_US)
+
+    def frozen(self) -> "Truth":
+        """As it is now; what is written later is still known to it, as what may be there."""
+        return Truth(self.written, self.acknowledged, self.damaged, self.damaged_paths, self.now_us)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The disk after one step, and what was true then."""
+
+    state: State
+    truth: Truth
+
+
+@contextmanager
+def running_on(disk: SimulatedDisk) -> Iterator[None]:
+    """Let what is ours change this disk, and tell it of each commit."""
+
+    def watch(connection: apsw.Connection) -> None:
+        connection.set_wal_hook(lambda *_: disk.step() or apsw.SQLITE_OK)
+
+    apsw.connection_hooks.append(watch)
+    try:
+        with on_disk(disk), patch("store.head.check_file_system"):  # tmpfs it is; to ask takes a sixth of all time
+            yield
+    finally:
+        apsw.connection_hooks.remove(watch)
+
+
+def start(folder: Path, now_us: int) -> Recovery:
+    """What a collector does before it records."""
+    by = Repairer(now_us, HOST, "boot")
+    done = repair(folder, by)
+    adopt(folder, by)
+    return done
+
+
+def keep_up(folder: Path, truth: Truth, now_us: int) -> UpkeepResult:
+    truth.now_us = max(truth.now_us, now_us)
+    done = upkeep(folder, SETTINGS, now_us=now_us)
+    assert done is not None
+    return done
+
+
+def append(folder: Path, truth: Truth, now_us: int, chance: Random) -> None:
+    """One batch of a few events, acknowledged when it returns."""
+    kinds = sorted(chance.choices(("annotation", "gpu_event"), k=chance.randint(1, 3)))  # as seqs are given
+    events = [Event(kind, now_us + number, {}) for number, kind in enumerate(kinds)]
+    with Ledger(folder, host=HOST, boot_id="boot") as ledger:
+        seqs = ledger.append(events)
+    truth.written.update({seq: (event.kind, event.observed_at_us) for seq, event in zip(seqs, events, strict=True)})
+    truth.acknowledged += tuple(seqs)
+
+
+def record(folder: Path, chance: Random, *, skipped: str = "") -> tuple[list[Moment], set[str]]:
+    """Record and keep up a ledger for some days; every step of it, and the places of the syncs on the way."""
+    truth = Truth()
+    moments: list[Moment] = []
+    disk = SimulatedDisk(folder, skipped=skipped)
+    disk.on_step = lambda: moments.append(Moment(disk.state(), truth.frozen()))
+    now_us = START_US
+    with running_on(disk):
+        if chance.random() < 0.3:
+            with killed_after(disk, chance.randrange(3)):
+                start(disk.ledger, now_us)
+        start(disk.ledger, now_us)
+        for _ in range(ROUNDS):
+            for _ in range(chance.randint(1, 3)):
+                append(disk.ledger, truth, now_us, chance)
+                now_us += chance.choice((1_000_000, 120_000_000))
+            _one_round(disk, truth, now_us, chance)
+            now_us += chance.choice((120_000_000, HOUR_US, 13 * HOUR_US))
+    return moments, disk.places
+
+
+def _one_round(disk: SimulatedDisk, truth: Truth, now_us: int, chance: Random) -> None:
+    what = chance.random()
+    if what < 0.2:
+        steps = chance.randrange(12)
+        with killed_after(disk, steps):
+            keep_up(disk.ledger, truth, now_us)
+    elif what < 0.4:
+        damage_one(disk, truth, chance)
+        start(disk.ledger, now_us)
+    keep_up(disk.ledger, truth, now_us)
+
+
+@contextmanager
+def killed_after(disk: SimulatedDisk, steps: int) -> Iterator[None]:
+    """A kill -9 of this process after some steps; what it saw of the disk stays as it is."""
+    before, disk.at_crash = disk.on_step, None
+    disk.on_step = _counted(before, steps)
+    try:
+        yield
+    except BaseException:  # SQLite may have made an error of its own of it
+        if not disk.is_off:
+            raise
+    finally:
+        disk.on_step = before
+        disk.is_off = False
+
+
+def _counted(step: Callable[[], None], steps: int) -> Callable[[], None]:
+    left = iter(range(steps))
+
+    def count() -> None:
+        step()
+        if next(left, None) is None:
+            raise CrashError
+
+    return count
+
+
+def damage_one(disk: SimulatedDisk, truth: Truth, chance: Random) -> None:
+    """Cut a segment short, as a disk that fails may."""
+    if not (disk.ledger / HEAD_NAME).exists():
+        return
+    with closing(open_head(disk.ledger)) as head:
+        segments = [one for one in catalogued(head) if one.path not in truth.damaged_paths]
+    if not segments:
+        return
+    path = disk.ledger / chance.choice(segments).path
+    seqs = pq.ParquetFile(path).read(["seq"], use_threads=False)["seq"].to_pylist()
+    truth.damaged |= frozenset(seqs)
+    truth.damaged_paths |= {str(path.relative_to(disk.ledger))}
+    disk.damage(path, path.read_bytes()[:-1])
+
+
+def emptied(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
