@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 
 from store.derivations import arrow_schema
 from store.events import Kind
+from store.files import unlink
 from store.head import open_head
 from store.rollup_cells import ROLLED_KINDS, STEPS_S, cells_of, needed_columns
 from store.rollup_files import Footer, Part, Reach, RollupFile, read_footer, with_schema, write_cells
@@ -274,7 +275,7 @@ class _Update:
         self._commit(in_force, made, after)
         joined = {piece.path for piece in pieces} - {one.path for one in in_force}
         for path in joined:
-            (self._folder / path).unlink(missing_ok=True)
+            unlink(self._folder / path)
         with self._head:
             withdraw(self._head, joined)
 
@@ -367,7 +368,7 @@ class _Update:
             if written.row_count:
                 in_force.append(written)
             else:
-                (self._folder / written.path).unlink()
+                unlink(self._folder / written.path)
         return in_force
 
     def _in_force(self) -> list[RollupFile]:

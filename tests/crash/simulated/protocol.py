@@ -93,7 +93,7 @@ def start(folder: Path, now_us: int) -> Recovery:
 
 def keep_up(folder: Path, truth: Truth, now_us: int) -> UpkeepResult:
     truth.now_us = max(truth.now_us, now_us)
-    done = upkeep(folder, SETTINGS, now_us=now_us)
+    done = upkeep(folder, SETTINGS, now_us=now_us, rolls_up=False)
     assert done is not None
     return done
 
