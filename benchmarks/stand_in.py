@@ -58,7 +58,7 @@ def machine(folder: Path, gpus: int, processes: int) -> Iterator[dict[str, str]]
         stand_in = {
             "LD_LIBRARY_PATH": str(library.parent),
             "FAKE_NVML_SCENARIO": str(path),
-            "FAKE_NVML_POLL_MS": "1000",  # a driver does not poll while it is waited for
+            "FAKE_NVML_POLL_MS": "500",  # a driver does not poll while it is waited for
         }
         yield {**os.environ, **stand_in}
     finally:

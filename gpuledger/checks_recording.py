@@ -15,6 +15,7 @@ from gpuledger import __version__
 from gpuledger.clients import CLIENTS, SERVER_NAME
 from gpuledger.findings import Check, State
 from gpuledger.settings import SettingOrigin, Settings
+from query.capabilities import capabilities
 from query.engine import LocalSource
 from query.figures import age_words, spelled
 from query.live import live_state
@@ -102,11 +103,10 @@ def _newest_start(source: LocalSource) -> str | None:
 
 def refused_calls(folder: Path) -> dict[str, frozenset[str]]:
     """UUID of each GPU to the calls that were refused to the collector, as it told last."""
-    sql = "select gpu_uuid, max_by(capabilities, seq) as calls from inventory where gpu_uuid is not null group by all"
-    with LocalSource(folder).engine(["inventory"]) as engine:
-        rows = engine.query(sql).to_pylist()
-    told = {row["gpu_uuid"]: json.loads(row["calls"] or "{}") for row in rows}
-    return {uuid: frozenset(call for call, how in calls.items() if how == _REFUSED) for uuid, calls in told.items()}
+    return {
+        gpu.uuid: frozenset(call for call, how in gpu.calls.items() if how == _REFUSED)
+        for gpu in capabilities(LocalSource(folder))
+    }
 
 
 def _recording(status: LedgerStatus) -> Check:

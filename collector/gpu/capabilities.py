@@ -7,7 +7,7 @@ driver that is reloaded, or a right that is granted, makes it work.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import pynvml
 
@@ -116,22 +116,13 @@ def _status(code: int | None, reason: AbsenceReason) -> Status:
 
 def statuses(capabilities: Iterable[Capability]) -> dict[str, str]:
     """How each call that was tried went, by the call; an error's code beside it."""
-    return {
-        one.call: "ok" if one.status is Status.OK else word(one.code, absence_reason(one.code or 0))
-        for one in capabilities
-        if one.status is not Status.UNTRIED
-    }
+    return {one.call: _spelled(one.status, one.code) for one in capabilities if one.status is not Status.UNTRIED}
 
 
 def word(code: int | None, reason: AbsenceReason) -> str:
-    """How a call that failed is told of: its status, and of an error NVML's code."""
-    status = _status(code, reason)
+    """How a call that failed is told of, as `statuses` does."""
+    return _spelled(_status(code, reason), code)
+
+
+def _spelled(status: Status, code: int | None) -> str:
     return f"{status} {code}" if status is Status.ERROR and code is not None else str(status)
-
-
-def table(capabilities: Iterable[Capability]) -> list[dict[str, Any]]:
-    """Call, status, NVML's code and the time of the last try of each, for a person."""
-    return [
-        {"call": one.call, "status": str(one.status), "code": one.code, "tried_at_us": one.tried_at_us}
-        for one in capabilities
-    ]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pynvml
 
+from collector.gpu.calls import mega, milli
 from collector.gpu.capabilities import word
 from collector.gpu.fabric import Fabric, fabric_ways
 from collector.gpu.listing import Listed
@@ -16,7 +17,6 @@ from collector.gpu.nvml import Absent, Call, Handle, Nvml
 from collector.gpu.surroundings import surroundings
 from store.events import INVENTORY, AbsenceReason
 
-_MEGA = 1_000_000
 _ARCHITECTURES: Mapping[int, str] = {
     2: "Kepler",
     3: "Maxwell",
@@ -157,14 +157,6 @@ def _cuda_version(nvml: Nvml, _: Handle) -> str:
     return f"{version // 1000}.{version % 1000 // 10}"
 
 
-def _watts(milliwatts: float) -> float:
-    return milliwatts / 1000
-
-
-def _hertz(megahertz: int) -> int:
-    return megahertz * _MEGA
-
-
 _FROM_THE_ROW = ("memory_kind", "memory_total_bytes", "power_limit_watts")
 _SYSTEM: Mapping[str, Callable[[Nvml, Handle], Any]] = {
     "driver_version": lambda nvml, _: nvml.ask("nvmlSystemGetDriverVersion"),
@@ -200,21 +192,21 @@ _GPU: Mapping[str, Callable[[Nvml, Handle], Any]] = {
     "fabric_cluster_uuid": lambda nvml, device: _fabric(nvml, device).cluster_uuid,
     "persistence_enabled": _asked("nvmlDeviceGetPersistenceMode", scaled=bool),
     "compute_mode": _asked("nvmlDeviceGetComputeMode", scaled=_COMPUTE_MODES.get),
-    "power_limit_default_watts": _asked("nvmlDeviceGetPowerManagementDefaultLimit", scaled=_watts),
+    "power_limit_default_watts": _asked("nvmlDeviceGetPowerManagementDefaultLimit", scaled=milli),
     "power_limit_minimum_watts": _asked(
-        "nvmlDeviceGetPowerManagementLimitConstraints", scaled=lambda limits: _watts(limits[0])
+        "nvmlDeviceGetPowerManagementLimitConstraints", scaled=lambda limits: milli(limits[0])
     ),
     "power_limit_maximum_watts": _asked(
-        "nvmlDeviceGetPowerManagementLimitConstraints", scaled=lambda limits: _watts(limits[1])
+        "nvmlDeviceGetPowerManagementLimitConstraints", scaled=lambda limits: milli(limits[1])
     ),
-    "clock_sm_maximum_hertz": _asked("nvmlDeviceGetMaxClockInfo", pynvml.NVML_CLOCK_SM, scaled=_hertz),
-    "clock_memory_maximum_hertz": _asked("nvmlDeviceGetMaxClockInfo", pynvml.NVML_CLOCK_MEM, scaled=_hertz),
-    "clock_graphics_maximum_hertz": _asked("nvmlDeviceGetMaxClockInfo", pynvml.NVML_CLOCK_GRAPHICS, scaled=_hertz),
-    "clock_video_maximum_hertz": _asked("nvmlDeviceGetMaxClockInfo", pynvml.NVML_CLOCK_VIDEO, scaled=_hertz),
+    "clock_sm_maximum_hertz": _asked("nvmlDeviceGetMaxClockInfo", pynvml.NVML_CLOCK_SM, scaled=mega),
+    "clock_memory_maximum_hertz": _asked("nvmlDeviceGetMaxClockInfo", pynvml.NVML_CLOCK_MEM, scaled=mega),
+    "clock_graphics_maximum_hertz": _asked("nvmlDeviceGetMaxClockInfo", pynvml.NVML_CLOCK_GRAPHICS, scaled=mega),
+    "clock_video_maximum_hertz": _asked("nvmlDeviceGetMaxClockInfo", pynvml.NVML_CLOCK_VIDEO, scaled=mega),
     "clock_application_graphics_hertz": _asked(
-        "nvmlDeviceGetApplicationsClock", pynvml.NVML_CLOCK_GRAPHICS, scaled=_hertz
+        "nvmlDeviceGetApplicationsClock", pynvml.NVML_CLOCK_GRAPHICS, scaled=mega
     ),
-    "clock_application_memory_hertz": _asked("nvmlDeviceGetApplicationsClock", pynvml.NVML_CLOCK_MEM, scaled=_hertz),
+    "clock_application_memory_hertz": _asked("nvmlDeviceGetApplicationsClock", pynvml.NVML_CLOCK_MEM, scaled=mega),
     "clock_event_reasons_supported_bitmask": _asked(
         ("nvmlDeviceGetSupportedClocksEventReasons", "nvmlDeviceGetSupportedClocksThrottleReasons")
     ),

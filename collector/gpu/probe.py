@@ -7,7 +7,7 @@ from typing import Any
 from collector.clock import Now
 from collector.gpu.attribution import Attributor
 from collector.gpu.calls import Reading
-from collector.gpu.capabilities import Capability, statuses
+from collector.gpu.capabilities import statuses
 from collector.gpu.description import described
 from collector.gpu.driver_library import held_files
 from collector.gpu.events import GpuEvents
@@ -99,10 +99,6 @@ class GpuProbe:
 
     def status(self) -> str:
         return self._status
-
-    def capabilities(self) -> Mapping[str, Sequence[Capability]]:
-        """What each call gave on each GPU and MIG device, by UUID."""
-        return {uuid: list(gpu.session.capabilities) for uuid, gpu in self._gpus.items() if gpu.session}
 
     def meanwhile(self) -> Sequence[Event]:
         """What came by itself; another thread may ask while `read` hangs."""
