@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from gpuledger.pausing import pause_length_s
-from store.errors import UsageError
-from store.ledger import lock_holder
+from store.errors import NoLedgerError, UsageError
 from store.snapshot import LedgerReader
 
 
@@ -34,12 +33,19 @@ def recording(gpuledger, **variables):
     }
     with subprocess.Popen(gpuledger.command("collect"), env=gpuledger.variables, stderr=subprocess.DEVNULL) as process:
         try:
-            eventually(lambda: (lock_holder(gpuledger.data) or {}).get("pid") == process.pid)
-            eventually(lambda: gpuledger_events(gpuledger, "probe_status"))
+            eventually(lambda: is_begun(gpuledger.data) and gpuledger_events(gpuledger, "probe_status"))
             yield process
         finally:
             process.send_signal(signal.SIGTERM)
             assert process.wait(timeout=60) == 0
+
+
+def is_begun(folder):
+    try:
+        LedgerReader(folder).close()
+    except NoLedgerError:
+        return False
+    return True
 
 
 def rows_of(gpuledger, kind):
