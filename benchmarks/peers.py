@@ -6,7 +6,8 @@
 Each is set up as its users would: VictoriaMetrics and Prometheus a series per field and GPU; InfluxDB a measurement
 with the GPU as tag and integers as such; ClickHouse sorted by GPU and time, deltas for counters, zstd 3 over all;
 PostgreSQL a wide table with an index on time. ClickHouse, PostgreSQL and we keep microseconds, the others get
-milliseconds: their times cost them next to nothing then, where InfluxDB repeats them for each field. What is not installed is named and left out.
+milliseconds: their times cost them next to nothing then, where InfluxDB repeats them for each field. What is not
+installed is named and left out.
 """
 
 import os
