@@ -80,20 +80,21 @@ def took_s(do: Callable[[], object]) -> float:
 
 def ask_sql(source: LocalSource, question: Question) -> None:
     """The question alone, over the ledger."""
-    window = {"start_us": question.start_us, "end_us": question.end_us}
-    with source.engine(["gpu_sample"], **window) as engine:
+    step = {"step": question.step_s} if question.step_s else {}
+    with source.engine(["gpu_sample"], start_us=question.start_us, end_us=question.end_us) as engine:
         statistic = {
             "avg": f"avg({question.field})",
             "max": f"max({question.field})",
             "p95": engine.quantile(question.field, 0.95),
         }[question.statistic]
-        bucket = f", {engine.bucket('observed_at', str(question.step_s))} as bucket" if question.step_s else ""
+        bucket = f", {engine.bucket('observed_at', engine.parameter('step', 'int'))} as bucket" if step else ""
         answer = engine.query(
             f"select gpu_uuid{bucket}, {statistic} as value from {engine.relation('gpu_sample')} "
             f"where observed_at >= {engine.parameter('start', 'time')} "
             f"and observed_at < {engine.parameter('end', 'time')} group by all",
             start=question.start_us,
             end=question.end_us,
+            **step,
         )
     assert len(answer) >= (question.span_s // question.step_s if question.step_s else 1), question
 
@@ -127,7 +128,7 @@ def beside(folder: Path, days: int, peers: Sequence[str], times: int, stack: Exi
     shape = telemetry.Shape(days)
     asked = questions(shape.start_us + days * DAY_US, days)
     compacted_ledger(folder / "ledger", generated(shape))
-    print(f"a ledger of {days} days, {shape.rows:,} rows")
+    print(f"a ledger of {days} days, {shape.rows:,} rows", flush=True)
     others: list[Peer] = []
     for peer in installed(peers):
         began_s = time.monotonic()

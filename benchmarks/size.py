@@ -148,7 +148,7 @@ def _by_day(times_us: np.ndarray, columns: telemetry.Columns) -> Iterator[teleme
 def compare(data: Telemetry, peers: Sequence[str]) -> None:
     fields = len(fields_of(next(data.days())))
     print(f"{data.shape.days} days, {data.shape.gpus} GPUs, {fields} fields: {data.values:,} values")
-    print(f"{'':24}{'bytes a value':>14}{'MB':>10}{'of ours':>10}{'loaded in s':>13}")
+    print(f"{'':24}{'bytes a value':>14}{'MB':>10}{'of ours':>10}{'loaded in s':>13}", flush=True)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/var/tmp", ignore_cleanup_errors=True)))
         began_s = time.monotonic()
