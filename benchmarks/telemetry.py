@@ -67,7 +67,7 @@ def batches(shape: Shape, *, batch_s: int = 3600) -> Iterator[pa.RecordBatch]:
     for day, columns in enumerate(days(shape)):
         for first in range(0, DAY_S, batch_s):
             piece = {name: values[first : first + batch_s] for name, values in columns.items()}
-            yield _record_batch(shape, day * DAY_S + first, piece)
+            yield record_batch(shape, day * DAY_S + first, piece)
 
 
 def days(shape: Shape) -> Iterator[Columns]:
@@ -172,7 +172,8 @@ def _memory_mib(chance: np.random.Generator, is_busy: np.ndarray, is_training: n
     return np.where(is_training[:, None], 71_344, np.where(is_busy, server, 0))
 
 
-def _record_batch(shape: Shape, first_tick: int, piece: Columns) -> pa.RecordBatch:
+def record_batch(shape: Shape, first_tick: int, piece: Columns) -> pa.RecordBatch:
+    """Rows of `gpu_sample` from arrays of [tick, gpu] by name; `observed_at`, of [tick], is taken out of them."""
     times = piece.pop("observed_at")
     ticks, gpus = times.size, shape.gpus
     rows = ticks * gpus

@@ -47,6 +47,20 @@ def test_appended_events_are_read_back_with_every_value_and_null_for_the_rest(le
     assert list(row) == [column.name for column in KINDS["gpu_sample"].columns]
 
 
+def test_rows_with_other_fields_or_in_another_order_keep_their_own_values():
+    rows = [{"gpu_index": 0, "up": True}, {"up": False, "gpu_index": 1}, {"power_watts": 7.5, "gpu_index": 2}, {}]
+    frames = encode_frames([Event("gpu_sample", 5, row) for row in rows], first_seq=1, host="h", boot_id="b")
+    frames += encode_frames([Event("gpu_sample", 6, {"up": None, "gpu_uuid": "G"})], first_seq=5, host="h", boot_id="b")
+    table = frames_to_arrow(KINDS["gpu_sample"], frames).select(["seq", "gpu_index", "up", "power_watts", "gpu_uuid"])
+    assert [tuple(row.values()) for row in table.to_pylist()] == [
+        (1, 0, True, None, None),
+        (2, 1, False, None, None),
+        (3, 2, None, 7.5, None),
+        (4, None, None, None, None),
+        (5, None, None, None, "G"),
+    ]
+
+
 def test_every_column_type_survives_the_way_through_a_frame():
     sample = {"up": True, "gpu_index": -1, "memory_used_bytes": 2**62, "energy_joules": 0.001, "power_watts": 0.5}
     request = {"duration_seconds": 1e-9, "gpu_uuids": ["A", "B"], "attributes": {"a": [1, None]}, "stream": False}
