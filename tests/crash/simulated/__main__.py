@@ -7,7 +7,6 @@ import os
 import sys
 import tempfile
 import time
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -39,7 +38,7 @@ def _seeds(seeds: range, jobs: int, scratch: Path, as_json: bool) -> int:
         tally.add(part)
     took_s = time.monotonic() - began_s
     if as_json:
-        print(json.dumps({**asdict(tally), "took_s": took_s}))
+        print(json.dumps({**vars(tally), "took_s": took_s}))
     else:
         print(
             f"{tally.seeds:,} seeds: {tally.power_cuts:,} power cuts and {tally.kills:,} kills at {tally.steps:,} steps "
