@@ -11,10 +11,12 @@ from typing import Any
 import msgspec
 
 from query.catalogue import Metric, find_metric
+from query.columns import Key
 from query.engine import Engine, Source, in_window, sql_text
 from query.errors import UnknownGpuError
 from query.resolutions import Resolution, RollupPlan, plan_rollups
-from query.rolled_trends import plan_fragments, plan_parameters, rolled_rows
+from query.trend_figures import Figures, figures
+from query.trend_reading import TrendQuestion
 from query.windows import Window
 from store.rollup_cells import series_name
 from store.snapshot import RollupExtent
@@ -134,14 +136,11 @@ def trend(
     if gpus and "gpu_index" not in wanted.kind.by_name:
         raise UnknownGpuError(f"{wanted.name} is not measured per GPU", "ask for it without a GPU")
     step_s = bucket_width_s(window.seconds, points)
-    choose = partial(_plan, wanted, window, gpus, step_s)
-    with source.trend_engine(wanted.kind.name, wanted.column.name, window, choose) as engine:
-        plan = engine.plan
-        rows = _rows(engine, wanted, window, gpus, step_s)
-    absent = _why_less(source, wanted, window, gpus, rows)
     buckets = range(window.start_us // (step_s * 1_000_000), (window.end_us - 1) // (step_s * 1_000_000) + 1)
+    found, plan = _figures(source, wanted, window, gpus, step_s, buckets)
+    absent = _why_less(source, wanted, window, gpus, found)
     answered_s = plan.seconds(window) if plan else window.seconds
-    series = _all_series(wanted, rows, buckets, answered_s)
+    series = _all_series(wanted, found, answered_s)
     return Trend(
         metric=wanted.name,
         unit=wanted.unit,
@@ -152,7 +151,7 @@ def trend(
         step_s=step_s,
         first_point_at=datetime.fromtimestamp(buckets.start * step_s, window.start.tzinfo),
         coverage=_mean_coverage(wanted, series),
-        newest_age_s=now.timestamp() - max(row["newest_us"] for row in rows) / 1e6 if rows else None,
+        newest_age_s=now.timestamp() - max(one.newest_us for one in found) / 1e6 if found else None,
         series=series,
         absent=absent,
     )
@@ -180,18 +179,45 @@ def _parameters(window: Window, gpus: Sequence[int]) -> dict[str, Any]:
     return {"start": window.start_us, "end": window.end_us, **({"gpus": list(gpus)} if gpus else {})}
 
 
-def _rows(
-    engine: Engine, metric: Metric, window: Window, gpus: Sequence[int], step_s: int
-) -> Sequence[Mapping[str, Any]]:
-    """One row per series and bucket, with the figures of the series in each."""
-    parameters = _parameters(window, gpus) | {"step": step_s}
-    fragments = _fragments(engine, metric, gpus)
-    if engine.plan is None:
-        text = sql_text("trend_of_counter" if metric.is_counter else "trend_of_gauge")
-        return engine.rows(text.format(**fragments), **parameters)
-    fragments |= plan_fragments(engine, metric.kind.name) | {"cell_filter": _gpu_filter(engine, gpus, "name")}
-    parameters |= plan_parameters(engine.plan)
-    return rolled_rows(engine, _keys(metric), fragments, parameters, is_counter=metric.is_counter)
+def _figures(
+    source: Source, metric: Metric, window: Window, gpus: Sequence[int], step_s: int, buckets: range
+) -> tuple[list[Figures], RollupPlan | None]:
+    """The figures of each series, and the rollups they are from."""
+    question = TrendQuestion(metric, window, gpus, partial(_plan, metric, window, gpus, step_s))
+    reading = source.trend(question)
+    if reading is None:
+        return _asked_figures(source, metric, window, gpus, step_s, buckets), None
+    made = figures(reading.made, start_us=window.start_us, step_s=step_s, buckets=buckets, is_counter=metric.is_counter)
+    return made, reading.plan
+
+
+def _asked_figures(
+    source: Source, metric: Metric, window: Window, gpus: Sequence[int], step_s: int, buckets: range
+) -> list[Figures]:
+    """The same of an engine: for more events than are held in memory, and for those that are elsewhere."""
+    sql = sql_text("trend_of_counter" if metric.is_counter else "trend_of_gauge")
+    with source.engine([metric.kind.name], start_us=window.start_us, end_us=window.end_us) as engine:
+        text = sql.format(**_fragments(engine, metric, gpus))
+        rows = engine.query(text, **_parameters(window, gpus), step=step_s).to_pylist()
+    groups: dict[Key, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in _keys(metric)), []).append(row)
+    return [_figures_of_rows(key, group, buckets) for key, group in groups.items()]
+
+
+def _figures_of_rows(key: Key, rows: Sequence[Mapping[str, Any]], buckets: range) -> Figures:
+    by_bucket = {row["bucket"]: row["bucket_value"] for row in rows}
+    first, slope = rows[0], rows[0]["slope_per_hour"]
+    return Figures(
+        key=key,
+        slope_per_hour=None if slope is None or math.isnan(slope) else slope,
+        increase=first.get("increase"),
+        points=tuple(by_bucket.get(bucket) for bucket in buckets),
+        **{name: first[name] for name in _TOLD_BY_ROWS},
+    )
+
+
+_TOLD_BY_ROWS = ("newest_name", "newest_us", "n", "min", "avg", "p50", "p95", "max", "last", "covered_seconds")
 
 
 def _fragments(engine: Engine, metric: Metric, gpus: Sequence[int]) -> dict[str, str]:
@@ -235,19 +261,19 @@ def _gpu_filter(engine: Engine, gpus: Sequence[int], column: str = "gpu_index") 
 
 
 def _why_less(
-    source: Source, metric: Metric, window: Window, gpus: Sequence[int], rows: Sequence[Mapping[str, Any]]
+    source: Source, metric: Metric, window: Window, gpus: Sequence[int], found: Sequence[Figures]
 ) -> dict[str, int]:
-    """Where there is no row, why: reason to number of events.
+    """Where there is no series, why: reason to number of events.
 
     Raises:
         UnknownGpuError: A GPU that was asked for is not in the events.
     """
-    if rows and set(gpus) <= {row["newest_name"] for row in rows}:
+    if found and set(gpus) <= {one.newest_name for one in found}:
         return {}
     with source.engine([metric.kind.name], start_us=window.start_us, end_us=window.end_us) as engine:
         if gpus:
             _check_gpus(engine, metric, window, gpus)
-        return {} if rows else _absent(engine, metric, window, gpus)
+        return {} if found else _absent(engine, metric, window, gpus)
 
 
 def _check_gpus(engine: Engine, metric: Metric, window: Window, gpus: Sequence[int]) -> None:
@@ -280,13 +306,8 @@ def _reason(reasons: str | None, column: str) -> str:
     return known.get(column) or known.get(column.split("_", 1)[0]) or known.get("*") or "not_asked"
 
 
-def _all_series(
-    metric: Metric, rows: Sequence[Mapping[str, Any]], buckets: range, answered_s: float
-) -> tuple[TrendSeries, ...]:
-    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row[key] for key in _keys(metric)), []).append(row)
-    series = [_series(metric, group, buckets, answered_s) for group in groups.values()]
+def _all_series(metric: Metric, found: Sequence[Figures], answered_s: float) -> tuple[TrendSeries, ...]:
+    series = [_series(metric, one, answered_s) for one in found]
     series.sort(key=lambda one: (int(one.label) if one.label.isdecimal() else math.inf, one.label, one.series))
     shared = {label for label, times in Counter(one.label for one in series).items() if times > 1}
     return tuple(
@@ -294,21 +315,18 @@ def _all_series(
     )
 
 
-def _series(metric: Metric, rows: Sequence[Mapping[str, Any]], buckets: range, answered_s: float) -> TrendSeries:
-    first = rows[0]
-    name = first["newest_name"] if metric.kind.series else None
-    identity = (first[key] for key in metric.kind.series or ("host",))
-    by_bucket = {row["bucket"]: row["bucket_value"] for row in rows}
-    slope = first["slope_per_hour"]
+def _series(metric: Metric, one: Figures, answered_s: float) -> TrendSeries:
+    name = one.newest_name if metric.kind.series else None
+    identity = one.key[1:] if metric.kind.series else one.key
     return TrendSeries(
         label="" if name is None else str(name),
         series=" ".join(str(part) for part in identity if part is not None),
-        slope_per_hour=None if slope is None or math.isnan(slope) else slope,
-        increase=first.get("increase"),
-        coverage=_coverage(metric, first["covered_seconds"], answered_s),
-        points=tuple(by_bucket.get(bucket) for bucket in buckets),
-        **{figure: first[figure] for figure in ("n", "min", "avg", "p50", "p95", "max", "last")},
+        coverage=_coverage(metric, one.covered_seconds, answered_s),
+        **{name: getattr(one, name) for name in _TOLD_BY_FIGURES},
     )
+
+
+_TOLD_BY_FIGURES = ("n", "min", "avg", "p50", "p95", "max", "last", "slope_per_hour", "increase", "points")
 
 
 def _coverage(metric: Metric, covered_seconds: float, answered_s: float) -> float | None:

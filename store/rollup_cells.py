@@ -72,7 +72,7 @@ def series_name(kind: Kind) -> str:
     return SERIES_NAMES.get(kind.name, "host")
 
 
-def _keys(kind: Kind) -> tuple[str, ...]:
+def run_keys(kind: Kind) -> tuple[str, ...]:
     """The columns that tell one run from another."""
     epoch = ("counter_epoch",) if "counter_epoch" in kind.by_name else ()
     return ("host", *kind.series, "boot_id", *epoch)
@@ -86,7 +86,7 @@ def cell_schema(kind: Kind) -> pa.Schema:
     and the other figures are those of its rates; `last` is its last step's, which may end before the last reading.
     """
     types = arrow_schema(kind)
-    keys = [types.field(name) for name in _keys(kind)]
+    keys = [types.field(name) for name in run_keys(kind)]
     name = pa.field("name", types.field(series_name(kind)).type)
     return pa.schema([pa.field("field", pa.string()), *keys, name, *(pa.field(*one) for one in _MEASURES)])
 
@@ -103,7 +103,7 @@ def cell_columns(kind: Kind, column: Field, *, with_sketch: bool) -> tuple[str, 
 def needed_columns(kind: Kind) -> tuple[str, ...]:
     """The columns of the events from which cells are made."""
     interval = ("interval_seconds",) if "interval_seconds" in kind.by_name else ()
-    names = ("seq", "observed_at", *_keys(kind), series_name(kind), *interval)
+    names = ("seq", "observed_at", *run_keys(kind), series_name(kind), *interval)
     return tuple(dict.fromkeys((*names, *(column.name for column in measured_fields(kind)))))
 
 
@@ -129,7 +129,7 @@ class _Rows:
 
 def _rows(kind: Kind, events: pa.Table) -> _Rows:
     run = np.zeros(events.num_rows, np.int64)
-    for name in dict.fromkeys((*_keys(kind), series_name(kind))):
+    for name in dict.fromkeys((*run_keys(kind), series_name(kind))):
         codes = pc.dictionary_encode(events[name].combine_chunks(), null_encoding="encode").indices
         _, run = np.unique(run * (2**31) + codes.to_numpy(), return_inverse=True)
     time_us = events["observed_at"].cast(pa.int64()).to_numpy()
@@ -143,10 +143,10 @@ def _intervals(kind: Kind, events: pa.Table) -> Floats:
     every_s = kind.expected_every_seconds
     if every_s is None:
         return np.zeros(events.num_rows)
-    return _doubles(pc.fill_null(events["interval_seconds"].cast(pa.float64()), every_s))
+    return doubles(pc.fill_null(events["interval_seconds"].cast(pa.float64()), every_s))
 
 
-def _doubles(values: pa.ChunkedArray) -> Floats:
+def doubles(values: pa.ChunkedArray) -> Floats:
     found: Floats = values.cast(pa.float64()).to_numpy()
     return found
 
@@ -176,10 +176,10 @@ def _cells_of_field(kind: Kind, column: Field, rows: _Rows, step_s: int) -> Iter
     if column.instrument == "counter":
         measures |= _counter(present, rows, readings)
     else:
-        measures |= _gauge(_doubles(present), readings)
+        measures |= _gauge(doubles(present), readings)
     if step_s < HOUR_S:
         measures.pop("sketch")
-    keys = rows.events.select([*dict.fromkeys((*_keys(kind), series_name(kind)))]).take(pa.array(place[starts]))
+    keys = rows.events.select([*dict.fromkeys((*run_keys(kind), series_name(kind)))]).take(pa.array(place[starts]))
     yield _table(kind, column, keys, measures)
 
 
@@ -209,7 +209,7 @@ def _gauge(values: Floats, readings: _Readings) -> dict[str, object]:
 
 
 def _counter(totals: pa.ChunkedArray, rows: _Rows, readings: _Readings) -> dict[str, object]:
-    exact, scale = _integers(totals)
+    exact, scale = exact_integers(totals)
     grown = np.diff(exact, prepend=exact[:1])
     elapsed_us = np.diff(rows.time_us[readings.place], prepend=rows.time_us[readings.place[:1]])
     is_step = (np.diff(exact, prepend=exact[:1]) >= 0) & (elapsed_us > 0)
@@ -243,7 +243,7 @@ def _where(n: Ints, values: Floats | Ints) -> pa.Array:
     return pa.array(values, mask=n == 0)
 
 
-def _integers(totals: pa.ChunkedArray) -> tuple[Ints, float]:
+def exact_integers(totals: pa.ChunkedArray) -> tuple[Ints, float]:
     """A counter's totals as exact integers, and how many of them are one of its unit."""
     if not pa.types.is_decimal(totals.type):
         return totals.cast(pa.int64()).to_numpy(), 1.0

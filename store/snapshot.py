@@ -104,24 +104,18 @@ class LedgerReader:
         self._has_rollups = has_table(self._head, "rolled")
 
     def snapshot(
-        self,
-        kinds: Iterable[str],
-        *,
-        start_us: int = 0,
-        end_us: int = END_OF_TIME_US,
-        columns: Collection[str] | None = None,
+        self, kinds: Iterable[str], *, start_us: int = 0, end_us: int = END_OF_TIME_US
     ) -> Mapping[str, KindSnapshot]:
         """The files and the tail of each kind that may hold events of [start_us, end_us).
 
         Catalogue and tail come from one read transaction: no event is in both, none is in neither. No file is
         opened. Files and frames are chosen by their time range, so both may hold events outside the window too.
-        Of today's version of the kind the tail is decoded to `columns` alone where they are given.
         """
         window = (start_us, end_us)
         with self._head:
             files = {kind: self._files(kind, window) for kind in kinds}
             frames = {kind: self._frames(kind, window) for kind in files}
-        return {kind: _kind_snapshot(kind, files[kind], frames_of_rows(frames[kind]), columns) for kind in files}
+        return {kind: _kind_snapshot(kind, files[kind], frames_of_rows(frames[kind])) for kind in files}
 
     def _files(self, kind: str, window: tuple[int, int]) -> list[tuple[int, Path]]:
         rows = self._head.execute(
@@ -146,7 +140,7 @@ class LedgerReader:
 
         Cells are made of today's version alone.
         """
-        if not self._has_rollups or self._has_older(kind):
+        if not self._has_rollups or self.has_older(kind):
             return None
         row = self._head.execute(
             """
@@ -160,7 +154,18 @@ class LedgerReader:
         ).fetchone()
         return RollupExtent(*row) if row and row[0] is not None else None
 
-    def _has_older(self, kind: str) -> bool:
+    def event_count(self, kind: str, start_us: int, end_us: int) -> int:
+        """About how many sealed events of a kind lie in [start_us, end_us): as if each segment were filled evenly."""
+        count: float = self._head.execute(
+            "select coalesce(sum(event_count * 1.0 * (min(last_observed_at_us, :end) - max(first_observed_at_us, :start))"
+            " / max(1, last_observed_at_us - first_observed_at_us)), 0) from segment"
+            " where kind = :kind and last_observed_at_us >= :start and first_observed_at_us < :end",
+            {"kind": kind, "start": start_us, "end": end_us},
+        ).get
+        return round(count)
+
+    def has_older(self, kind: str) -> bool:
+        """Whether there are events that an earlier release wrote in an earlier version of the kind."""
         has_older: int = self._head.execute(
             "select exists (select 1 from segment where kind = :kind and version <> :today) "
             "or exists (select 1 from frame where kind = :kind and version <> :today)",
@@ -252,22 +257,14 @@ class LedgerReader:
         self.close()
 
 
-def _kind_snapshot(
-    kind: str, files: Sequence[tuple[int, Path]], frames: Sequence[Frame], columns: Collection[str] | None
-) -> KindSnapshot:
+def _kind_snapshot(kind: str, files: Sequence[tuple[int, Path]], frames: Sequence[Frame]) -> KindSnapshot:
     today = KINDS[kind].version
     versions = {version for version, _ in files} | {frame.version for frame in frames}
     older = (_of_version(kind, version, files, frames) for version in sorted(versions - {today}))
-    newest = _of_version(kind, today, files, frames, columns)
+    newest = _of_version(kind, today, files, frames)
     return KindSnapshot(newest.files, newest.tail, tuple(older))
 
 
-def _of_version(
-    kind: str,
-    version: int,
-    files: Sequence[tuple[int, Path]],
-    frames: Sequence[Frame],
-    columns: Collection[str] | None = None,
-) -> OlderEvents:
-    tail = frames_to_arrow(shape(kind, version), [frame for frame in frames if frame.version == version], columns)
+def _of_version(kind: str, version: int, files: Sequence[tuple[int, Path]], frames: Sequence[Frame]) -> OlderEvents:
+    tail = frames_to_arrow(shape(kind, version), [frame for frame in frames if frame.version == version])
     return OlderEvents(version, tuple(path for written, path in files if written == version), tail)

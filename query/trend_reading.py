@@ -1,0 +1,183 @@
+"""Reading what a trend is made of from the ledger of this host: the events and the cells of one picture."""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from query.catalogue import Metric
+from query.columns import Cells, ColumnCache, Rows, read_columns, rows_of, values_of
+from query.damage import READ_ERRORS, damaged_files
+from query.resolutions import Range, RollupPlan
+from query.trend_parts import Block, TrendParts, parts_of_events, parts_of_plan
+from query.windows import Window
+from store.snapshot import LedgerReader, NotRolled, RollupExtent
+
+EVENTS_MAX = 2_000_000  # 70 MB of them as arrays: a window with more of them is the engine's
+
+Choice = Callable[[RollupExtent | None], RollupPlan | None]
+"""How to answer, by what the rollups hold."""
+
+
+class TrendReading(NamedTuple):
+    """What a trend is made of, and how it was chosen; `plan` is None where it is events alone."""
+
+    made: TrendParts
+    plan: RollupPlan | None
+
+
+class _DamagedError(Exception):
+    """Some files could not be read."""
+
+    def __init__(self, files: Mapping[Path, str]) -> None:
+        super().__init__()
+        self.files = files
+
+
+@dataclass(frozen=True, slots=True)
+class TrendQuestion:
+    """One metric in one window.
+
+    Args:
+        metric: Which.
+        window: When.
+        gpus: Only these GPU indexes; all where empty.
+        choose: How to answer.
+    """
+
+    metric: Metric
+    window: Window
+    gpus: Sequence[int]
+    choose: Choice
+
+    @property
+    def span(self) -> Range:
+        return self.window.start_us, self.window.end_us
+
+
+def read_trend(
+    folder: Path, cache: ColumnCache, left_out: dict[Path, str], question: TrendQuestion
+) -> TrendReading | None:
+    """What the answer is made of; None where it is more than is held in memory, or of an earlier version of the kind.
+
+    Args:
+        folder: The ledger's folder.
+        cache: What was read before.
+        left_out: The damaged files that are known, path to reason; what is found is added. Without one of cells the
+            events answer.
+        question: What is asked.
+    """
+    while True:
+        picture = _picture(folder, left_out, question)
+        if picture is None:
+            return None
+        try:
+            return TrendReading(picture.read(cache, left_out), picture.plan)
+        except _DamagedError as error:
+            left_out.update(error.files)  # one that was only merged or replaced meanwhile is in no picture again
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """The files and the tail of one moment."""
+
+    question: TrendQuestion
+    plan: RollupPlan | None
+    events: NotRolled
+    cells: Mapping[str, Sequence[Path]]
+
+    def read(self, cache: ColumnCache, left_out: Collection[Path]) -> TrendParts:
+        metric, gpus = self.question.metric, self.question.gpus
+        blocks = list(self._blocks(cache, left_out))
+        if self.plan is None:
+            return parts_of_events(metric, gpus, blocks)
+        cells = {step: [self._cells(cache, path, step) for path in paths] for step, paths in self.cells.items()}
+        return parts_of_plan(metric, gpus, blocks, cells, self.plan)
+
+    def _cells(self, cache: ColumnCache, path: Path, step: str) -> Cells:
+        kind, field = self.question.metric.kind, self.question.metric.column
+        with _told(path):
+            return cache.cells(path, kind, field, with_sketch=step == "hour")
+
+    def _blocks(self, cache: ColumnCache, left_out: Collection[Path]) -> Iterator[Block]:
+        """Each event once: those of the ranges, and what came late to the rest."""
+        kind, field = self.question.metric.kind, self.question.metric.column
+        ranges = [edges for edges, _ in self.events.ranges]
+        for edges, paths in self.events.ranges:
+            for path in paths:
+                if path not in left_out:
+                    with _told(path):
+                        found = cache.events(path, kind, field, edges)
+                    yield from (Block(rows, values, _within(rows, edges)) for rows, values in found)
+        for path in self.events.late:
+            if path not in left_out:
+                with _told(path):
+                    found = cache.events(path, kind, field, self.question.span)
+                yield from (Block(rows, values, self._is_late(rows, ranges)) for rows, values in found)
+        tail = rows_of(self.events.tail, kind)
+        yield Block(tail, values_of(self.events.tail, field), self._is_wanted_of_tail(tail, ranges))
+
+    def _is_late(self, rows: Rows, ranges: Iterable[Range]) -> NDArray[np.bool_]:
+        is_late = self._is_in_window(rows) & (rows.seq > (self.plan.upto_seq if self.plan else 0))
+        return is_late & ~_is_in_any(rows, ranges)
+
+    def _is_wanted_of_tail(self, rows: Rows, ranges: Iterable[Range]) -> NDArray[np.bool_]:
+        upto_seq = self.plan.upto_seq if self.plan else 2**63 - 1
+        return self._is_in_window(rows) & (_is_in_any(rows, ranges) | (rows.seq > upto_seq))
+
+    def _is_in_window(self, rows: Rows) -> NDArray[np.bool_]:
+        return _is_in_any(rows, [self.question.span])
+
+
+class _told:  # noqa: N801 - reads as what it is in `with`
+    """Turns a failure to read a file into the damage it is, if it is."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, READ_ERRORS) and (damaged := damaged_files(error, [self._path])):
+            raise _DamagedError(damaged) from error
+
+
+def _within(rows: Rows, edges: Range) -> NDArray[np.bool_] | None:
+    """Which rows lie in [from, to); None for all."""
+    if edges[0] <= rows.first_us and rows.last_us < edges[1]:
+        return None
+    return _is_in_any(rows, [edges])
+
+
+def _is_in_any(rows: Rows, ranges: Iterable[Range]) -> NDArray[np.bool_]:
+    is_in = np.zeros(len(rows.time_us), bool)
+    for first_us, after_us in ranges:
+        is_in |= (rows.time_us >= first_us) & (rows.time_us < after_us)
+    return is_in
+
+
+def _picture(folder: Path, left_out: Collection[Path], question: TrendQuestion) -> _Picture | None:
+    kind = question.metric.kind.name
+    columns = read_columns(question.metric.kind, question.metric.column)
+    with LedgerReader(folder) as reader, reader.one_picture():
+        plan = question.choose(reader.rollup_extent(kind))
+        cells = {step: _files(reader, kind, step, ranges) for step, ranges in plan.cells.items()} if plan else {}
+        if any(path in left_out for paths in cells.values() for path in paths):
+            plan, cells = None, {}
+        if plan is None:
+            ranges, upto_seq = [question.span], 2**63 - 1
+            if reader.has_older(kind) or reader.event_count(kind, *question.span) > EVENTS_MAX:
+                return None
+        else:
+            ranges, upto_seq = list(plan.event_ranges(question.window)), plan.upto_seq
+        events = reader.not_rolled(kind, ranges, question.span, upto_seq, columns)
+        return _Picture(question, plan, events, cells)
+
+
+def _files(reader: LedgerReader, kind: str, step: str, ranges: Iterable[Range]) -> list[Path]:
+    found = (reader.rollup_files(kind, step, *one) for one in ranges if one[0] < one[1])
+    return list(dict.fromkeys(path for paths in found for path in paths))
