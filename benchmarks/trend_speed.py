@@ -29,7 +29,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from query.engine import LocalSource
+from query.local_source import LocalSource
 from query.trends import trend
 from query.windows import Window
 from store.derivations import arrow_schema

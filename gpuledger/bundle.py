@@ -17,7 +17,7 @@ from typing import Any
 from gpuledger.doctor import Report
 from gpuledger.output import json_text
 from gpuledger.settings import SettingOrigin
-from query.engine import LocalSource
+from query.local_source import LocalSource
 from store.errors import GpuledgerError, UsageError
 from store.files import publish_file
 

@@ -16,9 +16,9 @@ from gpuledger.clients import CLIENTS, SERVER_NAME
 from gpuledger.findings import Check, State
 from gpuledger.settings import SettingOrigin, Settings
 from query.capabilities import capabilities
-from query.engine import LocalSource
 from query.figures import age_words, spelled
 from query.live import live_state
+from query.local_source import LocalSource
 from query.status import LedgerStatus, ledger_status
 from store.errors import GpuledgerError, NoLedgerError
 from store.recovery import examine

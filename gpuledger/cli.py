@@ -14,7 +14,7 @@ from store.errors import GpuledgerError, NoDataError, UsageError
 if TYPE_CHECKING:
     from gpuledger.output import Answer, OutputChoice
     from gpuledger.settings import Settings
-    from query.engine import LocalSource
+    from query.local_source import LocalSource
     from query.trends import Trend
     from query.windows import Window
     from store.rollups import RollupResult
@@ -86,7 +86,7 @@ def _settings(config: Path | None, **flags: Any) -> "Settings":
 
 
 def _source(settings: "Settings") -> "LocalSource":
-    from query.engine import LocalSource
+    from query.local_source import LocalSource
 
     source = LocalSource(settings.data.absolute())
     source.reader().close()  # says at once when there is no ledger to ask

@@ -10,8 +10,8 @@ import pyarrow as pa
 from gpuledger.settings import load_settings
 from query.ad_hoc import run_sql
 from query.catalogue import find_kind
-from query.engine import LocalSource
 from query.export import events_table
+from query.local_source import LocalSource
 from query.trends import Trend, trend
 from query.windows import Window, host_time_zone, resolve_window
 

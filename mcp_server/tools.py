@@ -27,8 +27,8 @@ from query.absence import why_no_values
 from query.ad_hoc import run_sql
 from query.capabilities import capabilities
 from query.catalogue import find_metric
-from query.engine import LocalSource
 from query.live import live_state
+from query.local_source import LocalSource
 from query.trends import trend
 from query.windows import Window, resolve_window, zone_info
 from store.errors import GpuledgerError

@@ -3,8 +3,8 @@
 from datetime import datetime
 
 from query.catalogue import find_metric
-from query.engine import LocalSource
 from query.live import probe_words
+from query.local_source import LocalSource
 from query.trends import Trend
 
 _REASON_WORDS = {

@@ -16,8 +16,9 @@ import duckdb
 import pyarrow as pa
 
 from query.damage import READ_ERRORS
-from query.engine import LocalSource, create_view
+from query.duck_engine import create_view
 from query.errors import SqlFailedError, first_words
+from query.local_source import LocalSource
 from query.sql_guard import referenced_kinds
 from query.windows import zone_info
 from store.snapshot import END_OF_TIME_US, KindSnapshot

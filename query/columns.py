@@ -9,8 +9,9 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -89,7 +90,7 @@ class Cells:
     @property
     def nbytes(self) -> int:
         arrays = (self.code, self.sketch_cell, self.sketch_bucket, self.sketch_n, *self.columns.values())
-        return sum(array.nbytes for array in arrays) + 500 * len(self.keys)
+        return sum(int(array.nbytes) for array in arrays) + 500 * len(self.keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,20 +146,15 @@ class ColumnCache:
         Raises:
             OSError, pyarrow.ArrowException: The file cannot be read.
         """
-        with _Opened(path, key_names(kind)) as file:
-            groups = self._get((path,), lambda: _Groups(file.groups()))
-            wanted = [one.number for one in groups.groups if one.first_us < span[1] and one.last_us >= span[0]]
-            found = []
-            for number in wanted:
-                values = self._get(
-                    (path, number, field.name), lambda n=number: values_of(file.read(n, [field.name]), field)
-                )
-                if len(values.values):
-                    rows = self._get(
-                        (path, number), lambda n=number: rows_of(file.read(n, read_columns(kind, field)), kind)
-                    )
-                    found.append((rows, values))
-            return found
+        found = []
+        with _Opened(path, kind, field) as file:
+            groups = self._get((path,), file.groups)
+            for group in groups.groups:
+                if group.first_us < span[1] and group.last_us >= span[0]:
+                    values = self._get((path, group.number, field.name), partial(file.values, group.number))
+                    if len(values.values):
+                        found.append((self._get((path, group.number), partial(file.rows, group.number)), values))
+        return found
 
     def cells(self, path: Path, kind: Kind, field: Field, *, with_sketch: bool) -> Cells:
         """The cells of one field in a file of rollups.
@@ -188,38 +184,45 @@ def _nbytes(kept: Any) -> int:
 
 
 class _Opened:
-    """A Parquet file that is opened when something of it is read for the first time."""
+    """A Parquet file of events that is opened when something of it is read for the first time."""
 
-    def __init__(self, path: Path, key_names: Sequence[str]) -> None:
+    def __init__(self, path: Path, kind: Kind, field: Field) -> None:
         self._path = path
-        self._key_names = key_names
+        self._kind = kind
+        self._field = field
         self._file: pq.ParquetFile | None = None
 
-    def __enter__(self) -> "_Opened":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
             self._file.close()
 
-    def groups(self) -> tuple[_Group, ...]:
+    def groups(self) -> _Groups:
         metadata = self._opened().metadata
-        column = next(n for n in range(metadata.num_columns) if metadata.schema.column(n).path == "observed_at")
+        column = metadata.schema.names.index("observed_at")
         found = []
         for number in range(metadata.num_row_groups):
             extremes = metadata.row_group(number).column(column).statistics
             known = extremes is not None and extremes.has_min_max
             first_us, last_us = (extremes.min_raw, extremes.max_raw) if known else (-(2**63), 2**63 - 1)
             found.append(_Group(number, first_us, last_us))
-        return tuple(found)
+        return _Groups(tuple(found))
 
-    def read(self, number: int, columns: Sequence[str]) -> pa.Table:
+    def rows(self, group: int) -> Rows:
+        return rows_of(self._read(group, read_columns(self._kind, self._field)), self._kind)
+
+    def values(self, group: int) -> Values:
+        return values_of(self._read(group, [self._field.name]), self._field)
+
+    def _read(self, group: int, columns: Sequence[str]) -> pa.Table:
         """These columns of a row group; a program of before may not have written all of them."""
-        return self._opened().read_row_group(number, columns=list(columns), use_threads=False)
+        return self._opened().read_row_group(group, columns=list(columns), use_threads=False)
 
     def _opened(self) -> pq.ParquetFile:
         if self._file is None:
-            self._file = _parquet_file(self._path, self._key_names)
+            self._file = _parquet_file(self._path, key_names(self._kind))
         return self._file
 
 

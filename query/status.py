@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from query.engine import LocalSource
 from query.live import LiveState, live_state, probe_words
+from query.local_source import LocalSource
 from store.events import KINDS
 from store.ledger import lock_holder
 from store.quarantine import SetAside, quarantined

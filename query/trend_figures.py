@@ -1,7 +1,7 @@
 """The figures of a trend, from its parts."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +55,7 @@ def figures(made: TrendParts, *, start_us: int, step_s: int, buckets: range, is_
     if not len(parts.series):
         return []
     groups = _Groups(parts.series)
-    columns: Mapping[str, Sequence[Any]] = {
+    arrays = {
         "n": groups.sums(parts.n),
         "min": groups.reduced(np.minimum, parts.least),
         "max": groups.reduced(np.maximum, parts.greatest),
@@ -63,7 +63,7 @@ def figures(made: TrendParts, *, start_us: int, step_s: int, buckets: range, is_
         "avg": amount / groups.sums(parts.weight),
         "last": parts.last[groups.newest(parts.last_us, parts.last_seq)],
     }
-    columns = {name: np.asarray(values).tolist() for name, values in columns.items()}
+    columns = {name: values.tolist() for name, values in arrays.items()}
     slopes, points = _slopes(groups, parts, start_us), _points(groups, parts, step_s, buckets)
     percentiles = _percentiles(made, groups, columns["min"], columns["max"])
     presence = _newest(made)
@@ -92,14 +92,14 @@ class _Groups:
 
     def __init__(self, series: Ints) -> None:
         is_ordered = not np.any(np.diff(series) < 0)
-        self._order = None if is_ordered else _stable_order(series)
+        self._rows: Ints | None = None if is_ordered else _stable_order(series)
         ordered = self.ordered(series)
         self.starts = np.flatnonzero(np.diff(ordered, prepend=-1))
         self.ends = np.append(self.starts[1:], len(ordered))
         self.numbers = ordered[self.starts]
 
     def ordered(self, values: Any) -> Any:
-        return values if self._order is None else values[self._order]
+        return values if self._rows is None else values[self._rows]
 
     def sums(self, values: Any) -> Any:
         return self.reduced(np.add, values)
@@ -116,8 +116,8 @@ class _Groups:
         group = np.searchsorted(self.starts, candidates, side="right")
         order = np.lexsort((seqs, group))
         is_last = np.append(np.diff(group[order]) != 0, True)
-        found = candidates[order[is_last]]
-        return found if self._order is None else self._order[found]
+        found: Ints = candidates[order[is_last]]
+        return found if self._rows is None else self._rows[found]
 
     def spread(self) -> Ints:
         """The place of each ordered row's series among `numbers`."""

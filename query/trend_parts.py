@@ -233,17 +233,30 @@ class _Readings(NamedTuple):
     covered_s: Floats
     values: Any  # of a counter as integers
 
+    def taken(self, order: Ints) -> "_Readings":
+        columns: Iterable[Any] = (column[order] for column in self)
+        return _Readings(*columns)
+
+    @staticmethod
+    def joined(pieces: Sequence["_Readings"]) -> "_Readings":
+        columns: Iterable[Any] = (np.concatenate(of_all) for of_all in zip(*pieces, strict=True))
+        return _Readings(*columns)
+
 
 def _readings(numbers: _Numbers, blocks: Iterable[Block]) -> _Readings:
-    pieces = [_of_block(numbers, block) for block in blocks]
-    empty = (np.empty(0, np.int64),) * 5
-    nothing = _Readings(*empty, np.empty(0), np.empty(0, np.int64 if numbers.metric.is_counter else np.float64))
+    pieces = [_of_block(numbers, block) for block in blocks if len(block.values.values)]
     if len(pieces) == 1:
         (readings,) = pieces
     else:
-        readings = _Readings(*(np.concatenate(columns) for columns in zip(nothing, *pieces, strict=True)))
+        readings = _Readings.joined([_no_readings(numbers), *pieces])
     order = _order(readings, by_time=numbers.metric.is_counter)
-    return readings if order is None else _Readings(*(column[order] for column in readings))
+    return readings if order is None else readings.taken(order)
+
+
+def _no_readings(numbers: _Numbers) -> _Readings:
+    nothing = np.empty(0, np.int64)
+    values = nothing if numbers.metric.is_counter else np.empty(0)
+    return _Readings(nothing, nothing, nothing, nothing, nothing, np.empty(0), values)
 
 
 def _of_block(numbers: _Numbers, block: Block) -> _Readings:
@@ -254,10 +267,8 @@ def _of_block(numbers: _Numbers, block: Block) -> _Readings:
     if chosen is not None:
         values = values[chosen if place is None else chosen[place]]
         place = np.flatnonzero(chosen) if place is None else place[chosen[place]]
-    code, time_us, seq, interval_s = (
-        column if place is None else column[place] for column in (rows.code, rows.time_us, rows.seq, rows.interval_s)
-    )
-    covered_s = _covered_s(numbers.metric, interval_s)
+    code, time_us, seq = (column if place is None else column[place] for column in (rows.code, rows.time_us, rows.seq))
+    covered_s = _covered_s(numbers.metric, rows.interval_s if place is None else rows.interval_s[place])
     return _Readings(keys.run[code], keys.series[code], keys.name[code], time_us, seq, covered_s, values)
 
 
@@ -418,10 +429,16 @@ class _Chosen:
     def runs(self) -> _Runs:
         place = np.flatnonzero(self.is_chosen)
         code, columns = self.cells.code[place], self.cells.columns
-        names = ("first_at", "first_seq", "last_at", "first_reading", "last_reading", "begins_at")
-        edges = [columns[name][place].astype(np.int64) for name in names]
-        hour, is_event = edges[-1] // HOUR_US, np.zeros(len(place), bool)
-        return _Runs(self.keys.run[code], self.keys.series[code], *edges, hour, is_event)
+
+        def edge(name: str) -> Ints:
+            edges: Ints = columns[name][place].astype(np.int64)
+            return edges
+
+        return _Runs(
+            self.keys.run[code], self.keys.series[code], edge("first_at"), edge("first_seq"), edge("last_at"),
+            edge("first_reading"), edge("last_reading"), edge("begins_at"), edge("begins_at") // HOUR_US,
+            np.zeros(len(place), bool),
+        )  # fmt: skip
 
     def sketches(self) -> Sketches:
         is_chosen = self.is_chosen[self.cells.sketch_cell]

@@ -2,19 +2,22 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from query.catalogue import Metric
-from query.columns import Cells, ColumnCache, Rows, read_columns, rows_of, values_of
-from query.damage import READ_ERRORS, damaged_files
+from query.columns import Cells, ColumnCache, Rows, Values, read_columns, rows_of, values_of
 from query.resolutions import Range, RollupPlan
 from query.trend_parts import Block, TrendParts, parts_of_events, parts_of_plan
 from query.windows import Window
 from store.snapshot import LedgerReader, NotRolled, RollupExtent
+
+Found = TypeVar("Found")
 
 EVENTS_MAX = 2_000_000  # 70 MB of them as arrays: a window with more of them is the engine's
 
@@ -99,26 +102,25 @@ class _Picture:
 
     def _cells(self, cache: ColumnCache, path: Path, step: str) -> Cells:
         kind, field = self.question.metric.kind, self.question.metric.column
-        with _told(path):
-            return cache.cells(path, kind, field, with_sketch=step == "hour")
+        return _read(path, lambda: cache.cells(path, kind, field, with_sketch=step == "hour"))
 
     def _blocks(self, cache: ColumnCache, left_out: Collection[Path]) -> Iterator[Block]:
         """Each event once: those of the ranges, and what came late to the rest."""
         kind, field = self.question.metric.kind, self.question.metric.column
         ranges = [edges for edges, _ in self.events.ranges]
-        for edges, paths in self.events.ranges:
+
+        def events(paths: Iterable[Path], span: Range) -> Iterator[tuple[Rows, Values]]:
             for path in paths:
                 if path not in left_out:
-                    with _told(path):
-                        found = cache.events(path, kind, field, edges)
-                    yield from (Block(rows, values, _within(rows, edges)) for rows, values in found)
-        for path in self.events.late:
-            if path not in left_out:
-                with _told(path):
-                    found = cache.events(path, kind, field, self.question.span)
-                yield from (Block(rows, values, self._is_late(rows, ranges)) for rows, values in found)
-        tail = rows_of(self.events.tail, kind)
-        yield Block(tail, values_of(self.events.tail, field), self._is_wanted_of_tail(tail, ranges))
+                    yield from _read(path, partial(cache.events, path, kind, field, span))
+
+        for edges, paths in self.events.ranges:
+            yield from (Block(rows, values, _within(rows, edges)) for rows, values in events(paths, edges))
+        late = events(self.events.late, self.question.span)
+        yield from (Block(rows, values, self._is_late(rows, ranges)) for rows, values in late)
+        if self.events.tail.num_rows:
+            tail = rows_of(self.events.tail, kind)
+            yield Block(tail, values_of(self.events.tail, field), self._is_wanted_of_tail(tail, ranges))
 
     def _is_late(self, rows: Rows, ranges: Iterable[Range]) -> NDArray[np.bool_]:
         is_late = self._is_in_window(rows) & (rows.seq > (self.plan.upto_seq if self.plan else 0))
@@ -132,18 +134,16 @@ class _Picture:
         return _is_in_any(rows, [self.question.span])
 
 
-class _told:  # noqa: N801 - reads as what it is in `with`
-    """Turns a failure to read a file into the damage it is, if it is."""
+def _read(path: Path, read: Callable[[], Found]) -> Found:
+    """What is read of a file; where that fails for damage, the damage."""
+    try:
+        return read()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        from store.soundness import why_unreadable  # noqa: PLC0415 - only who meets damage pays for it
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, READ_ERRORS) and (damaged := damaged_files(error, [self._path])):
-            raise _DamagedError(damaged) from error
+        if reason := why_unreadable(path):
+            raise _DamagedError({path: reason}) from error
+        raise
 
 
 def _within(rows: Rows, edges: Range) -> NDArray[np.bool_] | None:
@@ -161,21 +161,22 @@ def _is_in_any(rows: Rows, ranges: Iterable[Range]) -> NDArray[np.bool_]:
 
 
 def _picture(folder: Path, left_out: Collection[Path], question: TrendQuestion) -> _Picture | None:
-    kind = question.metric.kind.name
-    columns = read_columns(question.metric.kind, question.metric.column)
     with LedgerReader(folder) as reader, reader.one_picture():
-        plan = question.choose(reader.rollup_extent(kind))
-        cells = {step: _files(reader, kind, step, ranges) for step, ranges in plan.cells.items()} if plan else {}
-        if any(path in left_out for paths in cells.values() for path in paths):
-            plan, cells = None, {}
-        if plan is None:
-            ranges, upto_seq = [question.span], 2**63 - 1
-            if reader.has_older(kind) or reader.event_count(kind, *question.span) > EVENTS_MAX:
-                return None
-        else:
-            ranges, upto_seq = list(plan.event_ranges(question.window)), plan.upto_seq
-        events = reader.not_rolled(kind, ranges, question.span, upto_seq, columns)
-        return _Picture(question, plan, events, cells)
+        return _taken(reader, left_out, question)
+
+
+def _taken(reader: LedgerReader, left_out: Collection[Path], question: TrendQuestion) -> _Picture | None:
+    kind = question.metric.kind.name
+    plan = question.choose(reader.rollup_extent(kind))
+    cells = {step: _files(reader, kind, step, ranges) for step, ranges in plan.cells.items()} if plan else {}
+    if any(path in left_out for paths in cells.values() for path in paths):
+        plan, cells = None, {}
+    ranges = list(plan.event_ranges(question.window)) if plan else [question.span]
+    if reader.has_older(kind) or sum(reader.event_count(kind, *one) for one in ranges) > EVENTS_MAX:
+        return None
+    columns = read_columns(question.metric.kind, question.metric.column)
+    upto_seq = plan.upto_seq if plan else 2**63 - 1
+    return _Picture(question, plan, reader.not_rolled(kind, ranges, question.span, upto_seq, columns), cells)
 
 
 def _files(reader: LedgerReader, kind: str, step: str, ranges: Iterable[Range]) -> list[Path]:

@@ -217,8 +217,9 @@ def _exists(path: Path) -> bool:
 
 
 def check_identity(connection: apsw.Connection, folder: Path) -> None:
-    application_id = connection.pragma("application_id")
+    # In this order: both come in one transaction, and whoever asks while a head is begun sees neither or both.
     has_tables = connection.execute("select exists (select 1 from sqlite_schema)").get
+    application_id = connection.pragma("application_id")
     if application_id != APPLICATION_ID and (application_id or has_tables):
         raise NotALedgerError(f"{folder / HEAD_NAME} is not a ledger's head", "name the ledger's folder with --data")
     version, known = connection.pragma("user_version"), len(_migrations())

@@ -1,11 +1,10 @@
 """Reading a ledger: one consistent picture of catalogue and tail."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import apsw
 
 from store.events import KINDS
 from store.frames import Frame, frames_to_arrow
@@ -157,9 +156,11 @@ class LedgerReader:
     def event_count(self, kind: str, start_us: int, end_us: int) -> int:
         """About how many sealed events of a kind lie in [start_us, end_us): as if each segment were filled evenly."""
         count: float = self._head.execute(
-            "select coalesce(sum(event_count * 1.0 * (min(last_observed_at_us, :end) - max(first_observed_at_us, :start))"
-            " / max(1, last_observed_at_us - first_observed_at_us)), 0) from segment"
-            " where kind = :kind and last_observed_at_us >= :start and first_observed_at_us < :end",
+            """
+            select coalesce(sum(event_count * 1.0 * (min(last_observed_at_us, :end) - max(first_observed_at_us, :start))
+                                / max(1, last_observed_at_us - first_observed_at_us)), 0)
+            from segment where kind = :kind and last_observed_at_us >= :start and first_observed_at_us < :end
+            """,
             {"kind": kind, "start": start_us, "end": end_us},
         ).get
         return round(count)
@@ -201,9 +202,11 @@ class LedgerReader:
             tuple((one, self._paths(kind, one)) for one in ranges), tuple(self.folder / path for (path,) in rows), tail
         )
 
-    def one_picture(self) -> apsw.Connection:
-        """A read transaction, to be entered with `with`: all that is asked in it is of one moment."""
-        return self._head
+    @contextmanager
+    def one_picture(self) -> Iterator[None]:
+        """All that is asked meanwhile is of one moment: a read transaction."""
+        with self._head:
+            yield
 
     def extents(self) -> Mapping[str, KindExtent]:
         """How much of every declared kind there is, from the catalogue and the tail alone."""

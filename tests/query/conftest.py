@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from query.engine import LocalSource
+from query.local_source import LocalSource
 from query.windows import Window
 from store.events import Event
 from store.ledger import Ledger

@@ -5,8 +5,8 @@ import random
 import pytest
 
 from query.ad_hoc import run_sql
-from query.engine import LocalSource
 from query.errors import SqlFailedError
+from query.local_source import LocalSource
 from query.trends import trend
 from store.head import open_head
 

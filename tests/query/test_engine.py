@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from query.ad_hoc import run_sql
-from query.engine import create_view
+from query.duck_engine import create_view
 from query.export import export_events
 from query.live import live_state
 from query.status import ledger_status

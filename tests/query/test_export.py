@@ -179,7 +179,7 @@ def test_missing_folders_are_made(requests, tmp_path: Path):
     ("name", "reason"),
     [
         ("folder", "is a directory"),
-        ("file/x", "file exists"),
+        ("file/x", "not a directory"),
         ("n" * 300, "file name too long"),
         ("/proc/nowhere/x", "no such file or directory"),
     ],

@@ -12,6 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from query import trend_reading
+from query.catalogue import find_metric
+from query.columns import ColumnCache
 from query.errors import UnknownGpuError, UnknownMetricError
 from query.figures import sparkline
 from query.trends import DAY_S, STEPS_S, Trend, bucket_width_s, trend
@@ -124,6 +127,52 @@ def test_sealing_changes_no_answer(book):
         * 2
     )
     assert [one.n for one in answers[0].series] == [50, 50, 50]
+
+
+@pytest.mark.parametrize("metric", ["gpu.power_watts", "gpu.energy_joules"])
+def test_more_events_than_are_held_in_memory_are_the_engines_with_the_same_answer(book, metric, monkeypatch):
+    random = np.random.default_rng(3)
+    energy = np.round(np.cumsum(random.normal(300, 80, (300, 2)), 0), 3)
+    book.record(
+        book.gpu(
+            s,
+            gpu,
+            power_watts=float(random.normal(300, 80)),
+            energy_joules=float(energy[s, gpu]),
+            counter_epoch=s // 100,
+        )
+        for s in range(300)
+        for gpu in range(2)
+        if s % 17
+    )
+    at_hand = trend(book.source, metric, book.window(20, 290), now=book.at(300))
+    monkeypatch.setattr(trend_reading, "EVENTS_MAX", 0)
+    monkeypatch.setattr(book.source, "_columns", None)  # nothing is at hand any more
+    asked = trend(book.source, metric, book.window(20, 290), now=book.at(300))
+    assert figures(asked) == {label: near(expected, rel=1e-9) for label, expected in figures(at_hand).items()}
+    assert [one.n for one in asked.series] == [254 - 3 * (metric == "gpu.energy_joules")] * 2
+
+
+def test_the_same_question_again_opens_no_sealed_file(book):
+    book.record(book.gpu(s, power_watts=float(s)) for s in range(60))
+    first = power(book, 0, 60)
+    for path in book.folder.rglob("*.parquet"):
+        path.unlink()
+    assert power(book, 0, 60) == first
+
+
+def test_what_is_at_hand_is_let_go_where_there_is_no_room(book):
+    book.record(book.gpu(s, power_watts=float(s)) for s in range(60))
+    roomy, tight = ColumnCache(), ColumnCache(bytes_max=0)
+    (path,) = book.folder.rglob("*.parquet")
+    metric = find_metric("gpu.power_watts")
+    for _ in range(2):
+        answers = [cache.events(path, metric.kind, metric.column, (0, 2**62)) for cache in (roomy, tight)]
+    path.unlink()
+    assert [values.values.tolist() for _, values in answers[0]] == [[float(s) for s in range(30)]]
+    assert roomy.events(path, metric.kind, metric.column, (0, 2**62)) == answers[0]
+    with pytest.raises(FileNotFoundError):
+        tight.events(path, metric.kind, metric.column, (0, 2**62))
 
 
 def test_a_trend_says_what_was_asked_and_how_it_was_cut(book):

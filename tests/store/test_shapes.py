@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from query.ad_hoc import run_sql
-from query.engine import LocalSource
+from query.local_source import LocalSource
 from store import shapes
 from store.errors import LedgerUnusableError, UsageError
 from store.events import ANNOTATION, KINDS, Event, Field, Kind

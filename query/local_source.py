@@ -1,0 +1,77 @@
+"""Where the events of this host are: the ledger in a folder."""
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from query.columns import ColumnCache
+from query.trend_reading import TrendQuestion, TrendReading, read_trend
+from store.snapshot import END_OF_TIME_US, KindSnapshot, LedgerReader
+
+if TYPE_CHECKING:
+    from query.damage import Reading
+    from query.duck_engine import DuckDatabase, DuckEngine
+
+
+class LocalSource:
+    """The ledger of this host: trends from columns that stay at hand, all else through one in-memory DuckDB.
+
+    Each question gets a connection and a snapshot of its own, so questions of several threads do not meet.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._left_out: dict[Path, str] = {}
+        self._columns = ColumnCache()
+        self._lock = threading.Lock()
+        self._database: DuckDatabase | None = None
+
+    @contextmanager
+    def engine(
+        self, kinds: Iterable[str], *, start_us: int = 0, end_us: int = END_OF_TIME_US
+    ) -> Iterator["DuckEngine"]:
+        with self._duckdb().engine(self.reading(kinds, start_us=start_us, end_us=end_us)) as engine:
+            yield engine
+
+    def _duckdb(self) -> "DuckDatabase":
+        from query.duck_engine import DuckDatabase  # noqa: PLC0415 - trends, asked most often, need no DuckDB
+
+        with self._lock:
+            self._database = self._database or DuckDatabase()
+            return self._database
+
+    def trend(self, question: TrendQuestion) -> TrendReading | None:
+        return read_trend(self.folder, self._columns, self._left_out, question)
+
+    def reading(self, kinds: Iterable[str], *, start_us: int = 0, end_us: int = END_OF_TIME_US) -> "Reading":
+        """What one question sees of some kinds."""
+        from query.damage import Reading  # noqa: PLC0415 - as above
+
+        wanted = tuple(kinds)
+
+        def take() -> Mapping[str, KindSnapshot]:
+            with LedgerReader(self.folder) as reader:
+                return reader.snapshot(wanted, start_us=start_us, end_us=end_us)
+
+        return Reading(take, self._left_out)
+
+    def notes(self) -> list[str]:
+        """What whoever reads an answer should know of the files that it could not be made from."""
+        if not self._left_out:
+            return []
+        with self.reader() as reader:
+            left_out = {str(path.relative_to(self.folder)): reason for path, reason in self._left_out.items()}
+            return [
+                f"{path} is left out of answers: {reason}; see 'gpuledger verify'"
+                for path, reason in left_out.items()
+                if reader.names(path)
+            ]
+
+    def reader(self) -> LedgerReader:
+        return LedgerReader(self.folder)
+
+    def close(self) -> None:
+        if self._database is not None:
+            self._database.close()
