@@ -172,7 +172,8 @@ def _taken(reader: LedgerReader, left_out: Collection[Path], question: TrendQues
     if any(path in left_out for paths in cells.values() for path in paths):
         plan, cells = None, {}
     ranges = list(plan.event_ranges(question.window)) if plan else [question.span]
-    if reader.has_older(kind) or sum(reader.event_count(kind, *one) for one in ranges) > EVENTS_MAX:
+    is_older = plan is None and reader.has_older(kind)  # cells are made of today's version alone
+    if is_older or sum(reader.event_count(kind, *one) for one in ranges) > EVENTS_MAX:
         return None
     columns = read_columns(question.metric.kind, question.metric.column)
     upto_seq = plan.upto_seq if plan else 2**63 - 1
