@@ -140,6 +140,11 @@ class ColumnCache:
         self._kept: OrderedDict[Key, Any] = OrderedDict()
         self._lock = threading.Lock()
 
+    @property
+    def nbytes(self) -> int:
+        """How much is kept."""
+        return self._bytes
+
     def events(self, path: Path, kind: Kind, field: Field, span: tuple[int, int]) -> list[tuple[Rows, Values]]:
         """One field in the row groups of a file that may have events of [from, to), where it has any value.
 

@@ -13,8 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from query import trend_reading
-from query.catalogue import find_metric
-from query.columns import ColumnCache
 from query.errors import UnknownGpuError, UnknownMetricError
 from query.figures import sparkline
 from query.trends import DAY_S, STEPS_S, Trend, bucket_width_s, trend
@@ -159,20 +157,6 @@ def test_the_same_question_again_opens_no_sealed_file(book):
     for path in book.folder.rglob("*.parquet"):
         path.unlink()
     assert power(book, 0, 60) == first
-
-
-def test_what_is_at_hand_is_let_go_where_there_is_no_room(book):
-    book.record(book.gpu(s, power_watts=float(s)) for s in range(60))
-    roomy, tight = ColumnCache(), ColumnCache(bytes_max=0)
-    (path,) = book.folder.rglob("*.parquet")
-    metric = find_metric("gpu.power_watts")
-    for _ in range(2):
-        answers = [cache.events(path, metric.kind, metric.column, (0, 2**62)) for cache in (roomy, tight)]
-    path.unlink()
-    assert [values.values.tolist() for _, values in answers[0]] == [[float(s) for s in range(30)]]
-    assert roomy.events(path, metric.kind, metric.column, (0, 2**62)) == answers[0]
-    with pytest.raises(FileNotFoundError):
-        tight.events(path, metric.kind, metric.column, (0, 2**62))
 
 
 def test_a_trend_says_what_was_asked_and_how_it_was_cut(book):
