@@ -30,7 +30,6 @@ import pyarrow.parquet as pq
 
 from store.derivations import arrow_schema
 from store.events import Kind
-from store.files import unlink
 from store.head import open_head
 from store.rollup_cells import ROLLED_KINDS, STEPS_S, cells_of, needed_columns
 from store.rollup_files import Footer, Part, Reach, RollupFile, read_footer, with_schema, write_cells
@@ -273,11 +272,7 @@ class _Update:
             pieces += self._pieces(hour, events, after)
         in_force = self._arrange(pieces, anew, self._counts(made), after)
         self._commit(in_force, made, after)
-        joined = {piece.path for piece in pieces} - {one.path for one in in_force}
-        for path in joined:
-            unlink(self._folder / path)
-        with self._head:
-            withdraw(self._head, joined)
+        remove_unfinished(self._folder, self._head)  # the pieces that were joined
 
     def _pieces(self, hour: int, events: pa.Table, after: Reach) -> list[RollupFile]:
         """The cells of one hour in files of their own, per step; none where nothing was measured."""
@@ -367,8 +362,6 @@ class _Update:
             written = self._written(self._file(step, name, after), parts, of_file, after)
             if written.row_count:
                 in_force.append(written)
-            else:
-                unlink(self._folder / written.path)
         return in_force
 
     def _in_force(self) -> list[RollupFile]:

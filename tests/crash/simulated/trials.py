@@ -23,7 +23,8 @@ from .protocol import (
     start,
 )
 
-SEEDS_PER_RECORDING = 250
+SEEDS_PER_RECORDING = 400
+RECORDINGS_PER_ROLLED = 4  # one in so many has samples and rollups of them, which take twice the time
 CRASHES_MAX = 3
 DAMAGED_SHARE = 0.3
 
@@ -62,7 +63,10 @@ def try_seeds(seeds: range, scratch: Path, *, skipped: str = "", until_one_fails
     for seed in seeds:
         if seed // SEEDS_PER_RECORDING != number:
             number = seed // SEEDS_PER_RECORDING
-            moments, places = record(emptied(scratch / "recording"), Random(number), skipped=skipped)
+            rolls_up = number % RECORDINGS_PER_ROLLED == 0
+            moments, places = record(
+                emptied(scratch / "recording"), Random(number), rolls_up=rolls_up, skipped=skipped
+            )
             tally.places.update(places)
             tally.recordings += 1
             tally.steps += len(moments)
