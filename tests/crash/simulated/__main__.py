@@ -51,7 +51,7 @@ def _seeds(seeds: range, jobs: int, scratch: Path, as_json: bool) -> int:
 
 def _without_syncs(seeds: int, jobs: int, scratch: Path, *, as_json: bool) -> int:
     places = sorted(
-        {place for part in _run(partial(try_part, scratch=scratch), _parts(range(1000)), jobs) for place in part.places}
+        {place for part in _run(partial(try_part, scratch=scratch), _parts(range(300)), jobs) for place in part.places}
     )
     found = dict(_run(partial(try_without, seeds=seeds, scratch=scratch), places, jobs))
     if as_json:

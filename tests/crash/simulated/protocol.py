@@ -39,6 +39,9 @@ KINDS_PLAIN = ("annotation", "gpu_event")
 KINDS_ROLLED = (*KINDS_PLAIN, ROLLED)
 KINDS = ("annotation", "gpu_event", "ledger_event", ROLLED)
 LATE_SHARE = 0.2
+KILLED_SHARE = 0.2
+STEPS_OF_A_MOVE = 10  # of a segment into quarantine, with its reason and the row
+NEAR_STEPS = 5
 ROUNDS = 7
 
 
@@ -78,10 +81,34 @@ class Truth:
 
 @dataclass(frozen=True)
 class Moment:
-    """The disk after one step, and what was true then."""
+    """The disk after one step, and what was true then.
+
+    Args:
+        state: The disk.
+        truth: What was true.
+        is_after_skipped: Whether one of the last few syncs was left out.
+    """
 
     state: State
     truth: Truth
+    is_after_skipped: bool
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a recording is full of.
+
+    Args:
+        rolls_up: Whether there are samples, and rollups of them, which take twice the time.
+        damage_share: In how much of its rounds a file is damaged and found.
+    """
+
+    rolls_up: bool
+    damage_share: float
+
+
+def course_of(number: int) -> Course:
+    return Course(rolls_up=number % 4 == 0, damage_share=0.6 if number % 2 else 0.2)
 
 
 @contextmanager
@@ -145,12 +172,13 @@ def value_at(time_us: int) -> int:
     return time_us // 1_000_000 % 9_973 + time_us % 1_000_000 * 10_000
 
 
-def record(folder: Path, chance: Random, *, rolls_up: bool, skipped: str = "") -> tuple[list[Moment], set[str]]:
+def record(folder: Path, number: int, *, skipped: str = "") -> tuple[list[Moment], set[str]]:
     """Record and keep up a ledger for some days; every step of it, and the places of the syncs on the way."""
-    truth = Truth(rolls_up=rolls_up)
+    chance, course = Random(number), course_of(number)
+    truth = Truth(rolls_up=course.rolls_up)
     moments: list[Moment] = []
     disk = SimulatedDisk(folder, skipped=skipped)
-    disk.on_step = lambda: moments.append(Moment(disk.state(), truth.frozen()))
+    disk.on_step = lambda: moments.append(Moment(disk.state(), truth.frozen(), disk.steps_since_skipped < NEAR_STEPS))
     now_us = START_US
     with running_on(disk):
         if chance.random() < 0.3:
@@ -161,20 +189,20 @@ def record(folder: Path, chance: Random, *, rolls_up: bool, skipped: str = "") -
             for _ in range(chance.randint(1, 3)):
                 append(disk.ledger, truth, now_us, chance)
                 now_us += chance.choice((1_000_000, 120_000_000))
-            _one_round(disk, truth, now_us, chance)
+            _one_round(disk, truth, now_us, chance, course)
             now_us += chance.choice((120_000_000, HOUR_US, 13 * HOUR_US))
     return moments, disk.places
 
 
-def _one_round(disk: SimulatedDisk, truth: Truth, now_us: int, chance: Random) -> None:
+def _one_round(disk: SimulatedDisk, truth: Truth, now_us: int, chance: Random, course: Course) -> None:
     what = chance.random()
-    if what < 0.2:
+    if what < KILLED_SHARE:
         steps = chance.randrange(12)
         with killed_after(disk, steps):
             keep_up(disk.ledger, truth, now_us)
-    elif what < 0.4:
+    elif what < KILLED_SHARE + course.damage_share:
         damage_one(disk, truth, chance)
-        with killed_after(disk, chance.randrange(16)):
+        with killed_after(disk, chance.randrange(STEPS_OF_A_MOVE)):
             start(disk.ledger, now_us)
         start(disk.ledger, now_us)
     keep_up(disk.ledger, truth, now_us)
