@@ -149,29 +149,29 @@ def _whole_lines(text: str) -> list[str]:
 
 def _append(ledger: Path, seed: int) -> int:
     """Append without a pause; tell of each batch once its append has returned."""
-    from store.events import Event
     from store.ledger import Ledger
+
+    from .simulated.protocol import KINDS_ROLLED, batch
 
     chance = Random(seed)
     with Ledger(ledger) as opened:
         time_us = _newest_us(ledger)
         while True:
             time_us += STEP_US
-            kinds = sorted(chance.choices(("annotation", "gpu_event"), k=chance.randint(1, 5)))
-            seqs = opened.append([Event(kind, time_us, {}) for kind in kinds])
-            told = [(seq, kind, time_us) for seq, kind in zip(seqs, kinds, strict=True)]
-            print(json.dumps([time.monotonic_ns(), told]), flush=True)
+            events = batch(time_us, chance, KINDS_ROLLED)
+            seqs = opened.append(events)
+            returned_at_ns = time.monotonic_ns()
+            told = [(seq, one.kind, one.observed_at_us) for seq, one in zip(seqs, events, strict=True)]
+            print(json.dumps([returned_at_ns, told]), flush=True)
 
 
 def _keep_up(ledger: Path) -> int:
     """Upkeep without a pause, at the time of the newest event."""
-    sys.modules.setdefault("numpy", None)
-    from store.upkeep import upkeep
+    from .simulated.protocol import Truth, keep_up
 
-    from .simulated.protocol import SETTINGS
-
+    truth = Truth()
     while True:
-        done = upkeep(ledger, SETTINGS, now_us=_newest_us(ledger))
+        done = keep_up(ledger, truth, _newest_us(ledger))
         print(json.dumps([len(done.sealed.segments), len(done.merged), len(done.removed)]), flush=True)
 
 
