@@ -122,6 +122,14 @@ def test_closed_days_become_one_file_a_day_and_one_a_month(folder):
     assert cells(folder) == [(float(hour), 1, 1.0) for hour in range(14)]
 
 
+def test_pieces_that_were_joined_are_gone_for_good_before_they_are_forgotten(folder, watched_disk):
+    record(folder, [watts(3600 * hour, 1.0) for hour in range(16)])
+    update(folder, 11.5)
+    update(folder, 14.5)
+    assert files(folder) != []
+    assert [one for one in watched_disk.unsynced if folder / "rollups" in one.parents] == []
+
+
 def test_replaced_files_stay_until_no_reader_can_hold_them(folder):
     record(folder, [watts(3600 * hour, 1.0) for hour in range(2)])
     update(folder, 1.01)
