@@ -31,6 +31,7 @@ import pyarrow.parquet as pq
 from store.derivations import arrow_schema
 from store.events import Kind
 from store.head import open_head
+from store.ledger import transaction
 from store.rollup_cells import ROLLED_KINDS, STEPS_S, cells_of, needed_columns
 from store.rollup_files import Footer, Part, Reach, RollupFile, read_footer, with_schema, write_cells
 from store.rollups_due import CLOSED_AFTER_US, note_rolled
@@ -376,7 +377,7 @@ class _Update:
         kind, head = self._kind.name, self._head
         known = {one.path for one in self._in_force()}
         gone = known - {one.path for one in in_force}
-        with head:
+        with transaction(head):  # for writing at once: one that reads first is broken off by an append in between
             let_go(head, self._sizes(gone), removable_at_us=self._now_us + REPLACED_KEPT_US)
             head.executemany("delete from rollup where path = ?", [(path,) for path in gone])
             head.executemany(

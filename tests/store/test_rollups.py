@@ -22,6 +22,7 @@ from store.retention import RetentionRules
 from store.rollups import rebuild_rollups, update_rollups
 from store.rollups_due import rollups_are_due
 from store.sealing import seal, seal_lock
+from store.segments import let_go
 from store.sketch import LAST_BUCKET, RELATIVE_ERROR, buckets_of, quantile, value_of
 from store.snapshot import LedgerReader
 from store.upkeep import upkeep
@@ -218,6 +219,21 @@ def test_an_update_that_dies_has_changed_nothing_and_the_next_one_does_it(folder
     monkeypatch.undo()
     update(folder, 3.01)
     assert cells(folder) == [(float(hour), 1, 1.0) for hour in range(3)]
+
+
+def test_no_append_comes_between_what_a_commit_reads_and_what_it_writes(folder, monkeypatch):
+    record(folder, [watts(0, 1.0), watts(3600, 2.0)])
+    refused = []
+
+    def let_go_beside_an_append(*given, **named):
+        with closing(apsw.Connection(str(folder / "head.sqlite"))) as other, pytest.raises(apsw.BusyError) as error:
+            other.execute("begin immediate")
+        refused.append(error.type)
+        return let_go(*given, **named)
+
+    monkeypatch.setattr(rollups, "let_go", let_go_beside_an_append)
+    assert update(folder, 2.01).hours_made == 2
+    assert refused == [apsw.BusyError]
 
 
 def test_a_clock_that_was_ahead_costs_no_event(folder):
