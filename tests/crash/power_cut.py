@@ -88,7 +88,8 @@ def _cycles(kind: str, cycles: int, chance: Random, image: Path, mounted: Path) 
         try:
             _check(ledger, truth, is_kept_up=cycle % 10 == 0)
         except BrokenError as error:
-            print(f"{kind}, power cut {cycle}: {error}")
+            kept = shutil.copytree(ledger, tempfile.mkdtemp(prefix=f"gpuledger-broken-{kind}-"), dirs_exist_ok=True)
+            print(f"{kind}, power cut {cycle}: {error}\nThe ledger as it is now: {kept}")
             return 1
         sealed, merged, removed = (a + b for a, b in zip((sealed, merged, removed), log, strict=True))
     print(
