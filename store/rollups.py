@@ -46,6 +46,7 @@ from store.segments import (
     unlink_removable,
     withdraw,
 )
+from store.soundness import READ_ERRORS, is_damage
 from store.times import DAY_US, HOUR_US
 
 REPLACED_KEPT_US = 900_000_000  # longer than any question may take
@@ -226,7 +227,7 @@ class _Update:
         size_bytes: int = self._head.execute("select size_bytes from rollup where path = ?", (file.path,)).get
         try:
             return (self._folder / file.path).stat().st_size == size_bytes
-        except OSError:
+        except FileNotFoundError:
             return False
 
     def _known_hours(self, before: Reach) -> list[int]:
@@ -320,7 +321,9 @@ class _Update:
                 present = [name for name in names if name in file.schema_arrow.names]
                 groups = [number for number in range(file.num_row_groups) if _may_meet(file.metadata, number, span)]
                 yield from file.iter_batches(8_192, row_groups=groups, columns=present, use_threads=False)
-        except (OSError, pa.ArrowInvalid) as error:
+        except READ_ERRORS as error:
+            if not is_damage(error):
+                raise  # or its events would be missing from the cells for ever
             self._result.unreadable[sealed.path] = str(error)
 
     def _held_count(self, hour: int) -> int:
@@ -414,7 +417,9 @@ class _Update:
         for path in sorted((self._folder / ROLLUPS_FOLDER / self._kind.name).glob("*/*.parquet")):
             try:
                 found.append(read_footer(self._folder, path))
-            except (ValueError, OSError) as error:
+            except READ_ERRORS as error:
+                if not is_damage(error):
+                    raise
                 self._result.unreadable[str(path.relative_to(self._folder))] = str(error)
         if not found:
             return None

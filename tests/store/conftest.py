@@ -1,4 +1,6 @@
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -71,6 +73,24 @@ def watched_disk():
     disk = WatchedDisk()
     with on_disk(disk):
         yield disk
+
+
+@pytest.fixture
+def out_of_reach():
+    """Lets the system refuse a file for a while, for root, too: ELOOP in the place of EIO or EACCES."""
+
+    @contextmanager
+    def refused(path: Path) -> Iterator[None]:
+        away = path.with_name("away")
+        path.rename(away)
+        path.symlink_to(path)
+        try:
+            yield
+        finally:
+            path.unlink()
+            away.rename(path)
+
+    return refused
 
 
 @pytest.fixture

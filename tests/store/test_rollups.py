@@ -279,6 +279,16 @@ def test_a_segment_that_cannot_be_read_costs_its_own_events_and_is_named(folder)
     assert cells(folder) == [(0.0, 1, 1.0)]
 
 
+def test_a_segment_that_cannot_be_read_now_is_not_left_out_of_the_cells_for_ever(folder, out_of_reach):
+    record(folder, [watts(0, 1.0)])
+    record(folder, [watts(1, 2.0)])
+    with out_of_reach(max((folder / "events/gpu_sample").rglob("*.parquet"))), pytest.raises(OSError, match="symbolic"):
+        update(folder, 1.01)
+    assert cells(folder) == []
+    update(folder, 1.02)
+    assert cells(folder) == [(0.0, 2, 3.0)]
+
+
 def test_the_footer_says_what_the_head_says(folder):
     record(folder, [watts(0, 1.0), watts(3600, 1.0)])
     update(folder, 2.01)
