@@ -149,9 +149,13 @@ def _sound_catalogued(folder: Path, head: apsw.Connection, segment: Segment, by:
 
 def _stands_elsewhere(folder: Path, segment: Segment, others: Sequence[Segment]) -> bool:
     """Whether others hold as many events within a damaged segment's seqs as it had: then it leaves no gap."""
-    known = [read_seqs(folder, one.path) for one in others if one.host == segment.host]
-    within = (pc.and_(pc.greater_equal(seqs, segment.first_seq), pc.less_equal(seqs, segment.last_seq)) for seqs in known)
-    return sum(pc.sum(one).as_py() or 0 for one in within) >= segment.event_count
+    count = 0
+    for one in others:
+        if one.host == segment.host:
+            seqs = read_seqs(folder, one.path)
+            within = pc.and_(pc.greater_equal(seqs, segment.first_seq), pc.less_equal(seqs, segment.last_seq))
+            count += pc.sum(within).as_py() or 0
+    return count >= segment.event_count
 
 
 def _known_share(folder: Path, segment: Segment, others: Sequence[Segment]) -> Literal["none", "some", "all"]:

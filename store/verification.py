@@ -32,8 +32,9 @@ class Finding:
 
     Args:
         kind: `head`: the head is damaged or lost; `damaged`: a segment or rollup cannot be trusted; `unreadable`: the
-            system does not let it be read now, and it stays where it is; `disagrees`: the catalogue says something else than the file; `uncatalogued`: a file that the catalogue does not name;
-            `unchecked`: a sound segment whose checksum was never taken, which is no problem.
+            system does not let it be read now, and it stays where it is; `disagrees`: the catalogue says something
+            else than the file; `uncatalogued`: a file that the catalogue does not name; `unchecked`: a sound segment
+            whose checksum was never taken, which is no problem.
         path: What it is about, relative to the ledger's folder.
         problem: What is wrong with it, as the end of a sentence.
         repaired: What was done about it; empty where nothing was.

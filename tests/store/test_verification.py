@@ -147,7 +147,9 @@ def test_a_segment_that_cannot_be_read_now_stays_and_is_checked_the_next_time(se
     refusing = OSError(number, os.strerror(number))
     with closing(open_head(sealed)) as head:
         with monkeypatch.context() as patch:
-            patch.setattr("store.scrub.sha256_of", lambda path: sha256_of(path) if GPU_FILE not in str(path) else fail(refusing))
+            patch.setattr(
+                "store.scrub.sha256_of", lambda path: sha256_of(path) if GPU_FILE not in str(path) else fail(refusing)
+            )
             done = scrub(sealed, head, tomorrow)
         assert done.set_aside == ()
         assert done.problems == (

@@ -173,7 +173,10 @@ def _cells_of_file(content: bytes) -> list[tuple[int, int, int]]:
         )
     except (pa.ArrowException, OSError) as error:
         raise BrokenError(f"a rollup in force is torn: {error}") from error
-    rows = zip(*(column.to_pylist() for column in (table["field"], table["begins_at"].cast(pa.int64()), *table.columns[2:])), strict=True)
+    rows = zip(
+        *(column.to_pylist() for column in (table["field"], table["begins_at"].cast(pa.int64()), *table.columns[2:])),
+        strict=True,
+    )
     return [(begins_us, n, int(total)) for field, begins_us, n, total in rows if field == GAUGE]
 
 
