@@ -80,9 +80,9 @@ def _cycles(kind: str, cycles: int, chance: Random, image: Path, mounted: Path) 
 
     truth, ledger = Truth(), mounted / "ledger"
     began_s = time.monotonic()
-    sealed = merged = removed = 0
+    sealed = merged = removed = late_count = gone_count = 0
     for cycle in range(1, cycles + 1):
-        log = _work_until_the_power_fails(mounted, ledger, cycle, chance, truth)
+        log, late = _work_until_the_power_fails(mounted, ledger, cycle, chance, truth)
         subprocess.run(["umount", str(mounted)], check=True)
         _mount(kind, image, mounted)
         try:
@@ -92,9 +92,12 @@ def _cycles(kind: str, cycles: int, chance: Random, image: Path, mounted: Path) 
             print(f"{kind}, power cut {cycle}: {error}\nThe ledger as it is now: {kept}")
             return 1
         sealed, merged, removed = (a + b for a, b in zip((sealed, merged, removed), log, strict=True))
+        late_count += len(late)
+        gone_count += len(late.difference(truth.acknowledged))
     print(
         f"{kind}: {cycles} power cuts, {len(truth.acknowledged):,} acknowledged events, none lost and none twice; "
-        f"{sealed:,} files sealed, {merged:,} merges, {removed:,} files retained; {time.monotonic() - began_s:.0f} s"
+        f"{sealed:,} files sealed, {merged:,} merges, {removed:,} files retained; of {late_count} events whose append "
+        f"returned during a shutdown {gone_count} are gone; {time.monotonic() - began_s:.0f} s"
     )
     return 0
 
@@ -112,8 +115,14 @@ def _check(ledger: Path, truth, *, is_kept_up: bool) -> None:
         check_after_upkeep(ledger, truth)
 
 
-def _work_until_the_power_fails(mounted: Path, ledger: Path, cycle: int, chance: Random, truth) -> tuple[int, int, int]:
-    """What was acknowledged goes into `truth`; files sealed, merges and files retained are returned."""
+def _work_until_the_power_fails(
+    mounted: Path, ledger: Path, cycle: int, chance: Random, truth
+) -> tuple[tuple[int, ...], set[int]]:
+    """What was acknowledged goes into `truth`.
+
+    Returns files sealed, merges and files retained; and the seqs of which the append returned after the cut had begun: a
+    sync that is under way may say yes to a file system that is being shut down.
+    """
     command = [sys.executable, "-m", "tests.crash.power_cut", "--ledger", str(ledger), "--seed", str(cycle), "--work"]
     with (
         subprocess.Popen([*command, "append"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as appender,
@@ -131,13 +140,16 @@ def _work_until_the_power_fails(mounted: Path, ledger: Path, cycle: int, chance:
         told = [first + process.stdout.read() for first, process in zip(first, (appender, keeper), strict=True)]
         if ended:
             raise SystemExit("a worker ended by itself: " + "".join(process.stderr.read() for process in ended))
+    late: set[int] = set()
     for at_ns, seqs in map(json.loads, _whole_lines(told[0])):
-        if at_ns < cut_at_ns:  # a sync that was under way may say yes to a file system that is being shut down
+        if at_ns < cut_at_ns:
             truth.acknowledged += tuple(seq for seq, _, _ in seqs)
+        else:
+            late.update(seq for seq, _, _ in seqs)
         truth.written.update({seq: (kind, time_us) for seq, kind, time_us in seqs})
         truth.now_us = max(truth.now_us, *(time_us for _, _, time_us in seqs))
     lines = [json.loads(line) for line in _whole_lines(told[1])]
-    return tuple(sum(column) for column in zip(*lines, strict=True))
+    return tuple(sum(column) for column in zip(*lines, strict=True)), late
 
 
 def _whole_lines(text: str) -> list[str]:

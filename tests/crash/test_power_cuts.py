@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[2]
-SEEDS = 1000
+SEEDS = 2000
 SEEDS_WITHOUT_A_SYNC = 1000
 CHANGES = frozenset({"fsync", "fdatasync", "unlink", "rename", "rmdir", "mkdir", "remove"})
 SYNCS = {

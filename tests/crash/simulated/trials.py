@@ -59,6 +59,7 @@ def try_seeds(seeds: range, scratch: Path, *, skipped: str = "", until_one_fails
     tally = Tally()
     number = -1
     moments: list[Moment] = []
+    passes_by = False
     for seed in seeds:
         if seed // SEEDS_PER_RECORDING != number:
             number = seed // SEEDS_PER_RECORDING
@@ -66,6 +67,9 @@ def try_seeds(seeds: range, scratch: Path, *, skipped: str = "", until_one_fails
             tally.places.update(places)
             tally.recordings += 1
             tally.steps += len(moments)
+            passes_by = bool(skipped) and not any(moment.is_after_skipped for moment in moments)
+        if passes_by and seed % 5:
+            continue  # only a start after the crash may come by the place
         tally.seeds += 1
         try:
             _try(seed, moments, scratch, tally, skipped)
