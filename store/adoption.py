@@ -8,7 +8,8 @@ The files of one kind are judged together, those of a higher level first and the
 - none of them is known: it is taken in, and the frames of the tail that it holds go, in one transaction;
 - all of them stand in a segment that was read whole: it is one of the small files of a merged one, from the time that
   readers are granted before they go, and is removed;
-- it is torn, damaged, another ledger's, or known in part: it is set aside, with the reason.
+- it is torn, damaged, another ledger's, or known in part: it is set aside, with the reason;
+- it, or one beside which it is judged, cannot be read now: it stays, to be judged the next time.
 
 So no event is counted twice whichever files a crash left, and what is removed stands elsewhere, verified.
 """
@@ -33,9 +34,9 @@ from store.quarantine import Repairer, give_up_file, give_up_segment, here_and_n
 from store.recovery import uncatalogued_files
 from store.sealing import seal_lock
 from store.segments import TEMPORARY_SUFFIX, Segment, catalogued, enter_segments
-from store.soundness import Footer, UnreadableError, described_by_content, inspect, read_footer, read_seqs
+from store.soundness import Footer, UnreadableError, described_by_content, inspect, not_now, read_footer, read_seqs
 
-Verdict = Literal["taken in", "removed", "set aside", "left alone"]
+Verdict = Literal["taken in", "removed", "set aside", "left alone", "not judged"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,8 @@ def _adopt(folder: Path, head: apsw.Connection, by: Repairer) -> Iterator[Judged
         except UnreadableError as error:
             give_up_file(folder, head, path, str(error), by)
             yield Judged(path, "set aside", str(error))
+        except OSError as error:
+            yield Judged(path, "not judged", not_now(error))
     for footers in candidates.values():
         yield from _judge_kind(folder, head, footers, by)
 
@@ -91,14 +94,21 @@ def _judge_kind(folder: Path, head: apsw.Connection, footers: Sequence[Footer], 
     segments = [footer.segment for footer in footers]
     for footer in sorted(footers, key=_rank):
         segment = footer.segment
-        near = _sound_catalogued(folder, head, segment, by)
+        others = [one for one in taken if _meet(one, segment)]
         try:
-            if near or sum(_meet(segment, other) for other in segments) > 1:
+            others += _sound_catalogued(folder, head, segment, by)
+            if others or sum(_meet(segment, other) for other in segments) > 1:
                 described_by_content(folder, footer)  # it stands for another or another for it: to its last page
-            share = _known_share(folder, segment, [*near, *(one for one in taken if _meet(one, segment))])
+            share = _known_share(folder, segment, others)
         except UnreadableError as error:
-            give_up_segment(folder, head, segment, str(error), by)
+            if _stands_elsewhere(folder, segment, others):
+                give_up_file(folder, head, segment.path, str(error), by)
+            else:
+                give_up_segment(folder, head, segment, str(error), by)
             yield Judged(segment.path, "set aside", str(error))
+            continue
+        except OSError as error:
+            yield Judged(segment.path, "not judged", not_now(error))
             continue
         if share == "none":
             taken.append(segment)
@@ -122,13 +132,30 @@ def _meet(one: Segment, other: Segment) -> bool:
 
 
 def _sound_catalogued(folder: Path, head: apsw.Connection, segment: Segment, by: Repairer) -> list[Segment]:
-    """The catalogued segments that may hold the same events. One that cannot be read does not stand for another."""
+    """The catalogued segments that may hold the same events. One that is damaged does not stand for another.
+
+    Raises:
+        OSError: One cannot be read now.
+    """
     near = [one for one in catalogued(head) if one.kind == segment.kind and _meet(one, segment)]
-    reasons = {one.path: inspect(folder, one).reason for one in near}
+    found = {one.path: inspect(folder, one) for one in near}
     for one in near:
-        if reasons[one.path]:
-            give_up_segment(folder, head, one, reasons[one.path], by)
-    return [one for one in near if not reasons[one.path]]
+        if found[one.path].is_damaged:
+            give_up_segment(folder, head, one, found[one.path].reason, by)
+        elif found[one.path].content is None:
+            raise OSError(f"nor be judged beside {one.path}: {found[one.path].reason}")
+    return [one for one in near if found[one.path].content]
+
+
+def _stands_elsewhere(folder: Path, segment: Segment, others: Sequence[Segment]) -> bool:
+    """Whether others hold as many events within a damaged segment's seqs as it had: then it leaves no gap."""
+    count = 0
+    for one in others:
+        if one.host == segment.host:
+            seqs = read_seqs(folder, one.path)
+            within = pc.and_(pc.greater_equal(seqs, segment.first_seq), pc.less_equal(seqs, segment.last_seq))
+            count += pc.sum(within).as_py() or 0
+    return count >= segment.event_count
 
 
 def _known_share(folder: Path, segment: Segment, others: Sequence[Segment]) -> Literal["none", "some", "all"]:

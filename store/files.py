@@ -87,8 +87,17 @@ def move_file(source: Path, target: Path) -> None:
     """Rename `source` to `target` on the same file system, durably."""
     make_folder(target.parent)
     _disk.rename(source, target)
+    sync_move(source, target)
+
+
+def sync_move(source: Path, target: Path) -> None:
+    """Make it durable that `target` is there and `source` is not, whoever renamed it.
+
+    The new name first: a power cut in between may leave the file under both, and never under none.
+    """
     sync(target.parent)
-    sync(source.parent)
+    with suppress(FileNotFoundError):  # the last file that stood there may have taken its folder with it
+        sync(source.parent)
 
 
 def unlink(path: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import apsw
 
 from store.events import Event
-from store.files import make_folder, move_file, publish_file
+from store.files import make_folder, move_file, publish_file, sync_move
 from store.ledger import insert_events, read_boot_id, transaction
 from store.segments import Segment, drop_segments
 from store.times import iso_text, microseconds
@@ -151,11 +151,15 @@ def give_up_segment(
 ) -> SetAside | None:
     """Set a segment aside; its catalogue row goes in the transaction that tells of it. None where the file is gone.
 
-    The file moves first: killed in between, the next look finds it gone from its place, and drops the row then.
+    The file moves first: killed in between, the next look finds it gone from its place, and drops the row then. Who was
+    killed may not have synced the move, and a power cut would leave a row that is dropped and a file that is nowhere.
     """
     aside = _earlier(folder, segment)
-    if (folder / segment.path).exists():
+    source = folder / segment.path
+    if source.exists():
         aside = set_aside(folder, segment.path, reason, now_us=by.now_us, details=segment.details)
+    elif aside:
+        sync_move(source, folder / QUARANTINE_FOLDER / aside.name)
     with transaction(head):
         drop_segments(head, [segment.path])
         insert_events(head, _loss(segment, aside, reason, by.now_us), host=by.host, boot_id=by.boot_id)

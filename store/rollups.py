@@ -30,8 +30,8 @@ import pyarrow.parquet as pq
 
 from store.derivations import arrow_schema
 from store.events import Kind
-from store.files import unlink
 from store.head import open_head
+from store.ledger import transaction
 from store.rollup_cells import ROLLED_KINDS, STEPS_S, cells_of, needed_columns
 from store.rollup_files import Footer, Part, Reach, RollupFile, read_footer, with_schema, write_cells
 from store.rollups_due import CLOSED_AFTER_US, note_rolled
@@ -46,6 +46,7 @@ from store.segments import (
     unlink_removable,
     withdraw,
 )
+from store.soundness import READ_ERRORS, is_damage
 from store.times import DAY_US, HOUR_US
 
 REPLACED_KEPT_US = 900_000_000  # longer than any question may take
@@ -226,7 +227,7 @@ class _Update:
         size_bytes: int = self._head.execute("select size_bytes from rollup where path = ?", (file.path,)).get
         try:
             return (self._folder / file.path).stat().st_size == size_bytes
-        except OSError:
+        except FileNotFoundError:
             return False
 
     def _known_hours(self, before: Reach) -> list[int]:
@@ -273,11 +274,7 @@ class _Update:
             pieces += self._pieces(hour, events, after)
         in_force = self._arrange(pieces, anew, self._counts(made), after)
         self._commit(in_force, made, after)
-        joined = {piece.path for piece in pieces} - {one.path for one in in_force}
-        for path in joined:
-            unlink(self._folder / path)
-        with self._head:
-            withdraw(self._head, joined)
+        remove_unfinished(self._folder, self._head)  # the pieces that were joined
 
     def _pieces(self, hour: int, events: pa.Table, after: Reach) -> list[RollupFile]:
         """The cells of one hour in files of their own, per step; none where nothing was measured."""
@@ -324,7 +321,9 @@ class _Update:
                 present = [name for name in names if name in file.schema_arrow.names]
                 groups = [number for number in range(file.num_row_groups) if _may_meet(file.metadata, number, span)]
                 yield from file.iter_batches(8_192, row_groups=groups, columns=present, use_threads=False)
-        except (OSError, pa.ArrowInvalid) as error:
+        except READ_ERRORS as error:
+            if not is_damage(error):
+                raise  # or its events would be missing from the cells for ever
             self._result.unreadable[sealed.path] = str(error)
 
     def _held_count(self, hour: int) -> int:
@@ -367,8 +366,6 @@ class _Update:
             written = self._written(self._file(step, name, after), parts, of_file, after)
             if written.row_count:
                 in_force.append(written)
-            else:
-                unlink(self._folder / written.path)
         return in_force
 
     def _in_force(self) -> list[RollupFile]:
@@ -383,7 +380,7 @@ class _Update:
         kind, head = self._kind.name, self._head
         known = {one.path for one in self._in_force()}
         gone = known - {one.path for one in in_force}
-        with head:
+        with transaction(head):  # for writing at once: one that reads first is broken off by an append in between
             let_go(head, self._sizes(gone), removable_at_us=self._now_us + REPLACED_KEPT_US)
             head.executemany("delete from rollup where path = ?", [(path,) for path in gone])
             head.executemany(
@@ -420,7 +417,9 @@ class _Update:
         for path in sorted((self._folder / ROLLUPS_FOLDER / self._kind.name).glob("*/*.parquet")):
             try:
                 found.append(read_footer(self._folder, path))
-            except (ValueError, OSError) as error:
+            except READ_ERRORS as error:
+                if not is_damage(error):
+                    raise
                 self._result.unreadable[str(path.relative_to(self._folder))] = str(error)
         if not found:
             return None

@@ -6,6 +6,7 @@ SHA-256. At one upkeep in two minutes that is up to 23 GB a day, for 20 ms of a 
 twice within `AGAIN_AFTER_S`.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import apsw
@@ -14,12 +15,26 @@ from store.files import sha256_of
 from store.quarantine import Repairer, SetAside, give_up_segment
 from store.recovery import why_not_as_sealed
 from store.segments import Segment, catalogued, enter_checksums
+from store.soundness import not_now
 
 BYTES_AT_ONCE = 32_000_000
 AGAIN_AFTER_S = 86_400
 
 
-def scrub(folder: Path, head: apsw.Connection, by: Repairer, *, bytes_at_once: int = BYTES_AT_ONCE) -> list[SetAside]:
+@dataclass(frozen=True, slots=True)
+class ScrubResult:
+    """What reading again showed.
+
+    Args:
+        set_aside: Damaged segments.
+        problems: Those that could not be read now, each as a sentence; they stay, and the next upkeep tries again.
+    """
+
+    set_aside: tuple[SetAside, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+def scrub(folder: Path, head: apsw.Connection, by: Repairer, *, bytes_at_once: int = BYTES_AT_ONCE) -> ScrubResult:
     """Check the segments that were checked longest ago, and set aside those that are damaged.
 
     The caller holds the seal lock. At least one segment is read, however large. One that never had a checksum is left
@@ -30,28 +45,35 @@ def scrub(folder: Path, head: apsw.Connection, by: Repairer, *, bytes_at_once: i
         (by.now_us - AGAIN_AFTER_S * 1_000_000,),
     ).fetchall()
     by_path = {segment.path: segment for segment in catalogued(head)}
-    aside, seen_bytes = [], 0
+    aside: list[SetAside | None] = []
+    problems = []
+    seen_bytes = 0
     for (path,) in due:
         if seen_bytes >= bytes_at_once:
             break
         segment = by_path[str(path)]
         seen_bytes += segment.size_bytes
-        if reason := why_changed(folder, segment):
+        try:
+            reason = why_changed(folder, segment)
+        except OSError as error:
+            problems.append(f"{segment.path} could not be checked: {not_now(error)}")
+            continue
+        if reason:
             aside.append(give_up_segment(folder, head, segment, reason, by))
         else:
             with head:
                 enter_checksums(head, {segment.path: str(segment.sha256)}, now_us=by.now_us)
-    return [one for one in aside if one]
+    return ScrubResult(tuple(one for one in aside if one), tuple(problems))
 
 
 def why_changed(folder: Path, segment: Segment) -> str:
-    """Why a file has not the bytes that it was sealed with; empty where it has, or where no checksum was taken."""
+    """Why a file has not the bytes that it was sealed with; empty where it has, or where no checksum was taken.
+
+    Raises:
+        OSError: It cannot be read now, and may be sound.
+    """
     if reason := why_not_as_sealed(folder, segment):
         return reason
-    if segment.sha256 is None:
+    if segment.sha256 is None or sha256_of(folder / segment.path) == segment.sha256:
         return ""
-    try:
-        found = sha256_of(folder / segment.path)
-    except OSError as error:
-        return f"it cannot be read ({(error.strerror or str(error)).lower()})"
-    return "" if found == segment.sha256 else "its bytes are not those that were sealed: the SHA-256 differs"
+    return "its bytes are not those that were sealed: the SHA-256 differs"

@@ -4,6 +4,7 @@ Three witnesses are compared: the bytes (SHA-256 of the file, a CRC of every pag
 """
 
 import errno
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -27,8 +28,18 @@ _OF_THIS_PROCESS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EN
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether an error over a file speaks of the file, and not of what this process lacks to read it."""
-    return not isinstance(error, MemoryError) and getattr(error, "errno", None) not in _OF_THIS_PROCESS
+    """Whether an error over a file tells that its content is not what it was, or that it is gone.
+
+    What the system refused (EIO, EACCES, EMFILE) tells nothing of the content: it may be read the next time. Arrow's
+    own complaints about a content bear no number.
+    """
+    return not isinstance(error, MemoryError) and getattr(error, "errno", None) in (None, errno.ENOENT)
+
+
+def not_now(error: Exception) -> str:
+    """Why a file that may be sound cannot be read, as the end of a sentence."""
+    number = getattr(error, "errno", None)
+    return f"it cannot be read now ({os.strerror(number).lower() if number else _first_line(error)})"
 
 
 class UnreadableError(Exception):
@@ -88,18 +99,38 @@ def _read(path: Path, columns: list[str] | None) -> pa.Table:
         raise UnreadableError(f"it cannot be read ({_first_line(error)})") from error
 
 
-def why_unreadable(path: Path) -> str:
-    """Why a Parquet file cannot be read to its last page; empty where it can."""
+def check_pages(path: Path) -> None:
+    """Read a Parquet file to its last page.
+
+    Raises:
+        UnreadableError: It is damaged or gone.
+        OSError: It cannot be read now.
+    """
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             for _ in file.iter_batches():
                 pass
-    except FileNotFoundError:
-        return "it is gone"
     except READ_ERRORS as error:
         if not is_damage(error):
             raise
-        return f"it cannot be read ({_first_line(error)})"
+        is_gone = isinstance(error, FileNotFoundError)
+        raise UnreadableError("it is gone" if is_gone else f"it cannot be read ({_first_line(error)})") from error
+
+
+def why_unreadable(path: Path) -> str:
+    """Why an answer has to do without a Parquet file; empty where it can be read to its last page.
+
+    Raises:
+        OSError: This process lacks what it takes to read any file.
+    """
+    try:
+        check_pages(path)
+    except UnreadableError as error:
+        return str(error)
+    except OSError as error:
+        if error.errno in _OF_THIS_PROCESS:
+            raise
+        return not_now(error)
     return ""
 
 
@@ -144,27 +175,37 @@ class Inspection:
     Args:
         reason: Why it cannot be trusted, as the end of a sentence; empty where it can.
         content: What it really holds; None where it cannot be trusted.
+        is_damaged: Whether it is damaged or gone, and not only out of reach for now.
     """
 
     reason: str
     content: Segment | None
+    is_damaged: bool = False
 
 
 def inspect(folder: Path, segment: Segment) -> Inspection:
     """Read all of a catalogued segment. Where it is sound, the catalogue may still say something else of it."""
+    try:
+        return _inspect(folder, segment)
+    except OSError as error:
+        return Inspection(not_now(error), None)
+
+
+def _inspect(folder: Path, segment: Segment) -> Inspection:
     if reason := why_not_as_sealed(folder, segment):
-        return Inspection(reason, None)
+        return Inspection(reason, None, is_damaged=True)
     try:
         footer = read_footer(folder, segment.path)
         if footer is None:
-            return Inspection("it is no segment of a ledger", None)
+            return Inspection("it is no segment of a ledger", None, is_damaged=True)
         content = described_by_content(folder, footer)
     except UnreadableError as error:
-        return Inspection(str(error), None)
+        return Inspection(str(error), None, is_damaged=True)
     if segment.sha256 and content.sha256 != segment.sha256:
-        return Inspection("its bytes are not those that were sealed: the SHA-256 differs", None)
+        reason = "its bytes are not those that were sealed: the SHA-256 differs"
+        return Inspection(reason, None, is_damaged=True)
     if told := differences(footer.segment, content):
-        return Inspection(f"its footer says {told}", None)
+        return Inspection(f"its footer says {told}", None, is_damaged=True)
     return Inspection("", content)
 
 

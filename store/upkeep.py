@@ -94,7 +94,9 @@ def _upkeep(
     with _noted(done.problems, folder, f"Nothing was removed from the ledger {folder}"):
         done.removed += retain_due(folder, head, settings, now_us=by.now_us)
     with _noted(done.problems, folder, f"The segments of the ledger {folder} were not read again"):
-        done.set_aside += scrub(folder, head, by)
+        scrubbed = scrub(folder, head, by)
+        done.set_aside += scrubbed.set_aside
+        done.problems += scrubbed.problems
     with _noted(done.problems, folder, f"The segments of the ledger {folder} were not merged"):
         compacted = compact(folder, head, by, grace_s=settings.grace_s)
         done.merged += compacted.merged
@@ -191,7 +193,7 @@ def _set_damaged_aside(
     """Whether it was damage that a merge failed on, which is out of the way then."""
     if not is_damage(error):
         return False
-    damaged = [(one, reason) for one in merge if (reason := inspect(folder, one).reason)]
+    damaged = [(one, found.reason) for one in merge if (found := inspect(folder, one)).is_damaged]
     moved = [give_up_segment(folder, head, one, reason, by) for one, reason in damaged]
     done.set_aside += [one for one in moved if one]
     return bool(damaged)

@@ -21,9 +21,9 @@ from store.quarantine import Repairer, SetAside, give_up_file, give_up_segment, 
 from store.recovery import Recovery, uncatalogued_files
 from store.sealing import seal_lock
 from store.segments import CataloguedRollup, Segment, catalogued, catalogued_rollups, enter_segments
-from store.soundness import differences, inspect, why_unreadable
+from store.soundness import UnreadableError, check_pages, differences, inspect, not_now
 
-FindingKind = Literal["head", "damaged", "disagrees", "uncatalogued", "unchecked"]
+FindingKind = Literal["head", "damaged", "unreadable", "disagrees", "uncatalogued", "unchecked"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,10 @@ class Finding:
     """One thing that is not as it should be.
 
     Args:
-        kind: `head`: the head is damaged or lost; `damaged`: a segment or rollup cannot be trusted; `disagrees`: the
-            catalogue says something else than the file; `uncatalogued`: a file that the catalogue does not name;
-            `unchecked`: a sound segment whose checksum was never taken, which is no problem.
+        kind: `head`: the head is damaged or lost; `damaged`: a segment or rollup cannot be trusted; `unreadable`: the
+            system does not let it be read now, and it stays where it is; `disagrees`: the catalogue says something
+            else than the file; `uncatalogued`: a file that the catalogue does not name; `unchecked`: a sound segment
+            whose checksum was never taken, which is no problem.
         path: What it is about, relative to the ledger's folder.
         problem: What is wrong with it, as the end of a sentence.
         repaired: What was done about it; empty where nothing was.
@@ -154,7 +155,9 @@ def _check(folder: Path, head: apsw.Connection, segment: Segment, by: Repairer |
     with seal_lock(folder, wait=True) if by else nullcontext():
         if segment not in catalogued(head):
             return
-        if inspected.content is None:
+        if inspected.content is None and not inspected.is_damaged:
+            yield Finding("unreadable", segment.path, inspected.reason)
+        elif inspected.content is None:
             aside = give_up_segment(folder, head, segment, inspected.reason, by) if by else None
             repaired = (
                 "" if not by else f"set aside as quarantine/{aside.name}" if aside else "its gap was written down"
@@ -174,7 +177,11 @@ def _check_rollup(
     folder: Path, head: apsw.Connection, rollup: CataloguedRollup, by: Repairer | None
 ) -> Iterator[Finding]:
     """What is wrong with one rollup. The next update makes the hours of one that is not there again."""
-    reason = _why_no_rollup(folder, rollup)
+    try:
+        reason = _why_no_rollup(folder, rollup)
+    except OSError as error:
+        yield Finding("unreadable", rollup.path, not_now(error))
+        return
     with seal_lock(folder, wait=True) if by else nullcontext():
         if not reason or rollup not in catalogued_rollups(head):
             return
@@ -192,4 +199,8 @@ def _why_no_rollup(folder: Path, rollup: CataloguedRollup) -> str:
         return "the file is gone"
     if size_bytes != rollup.size_bytes:
         return f"it has {size_bytes:,} bytes and was written with {rollup.size_bytes:,}"
-    return why_unreadable(folder / rollup.path)
+    try:
+        check_pages(folder / rollup.path)
+    except UnreadableError as error:
+        return str(error)
+    return ""

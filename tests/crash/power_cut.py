@@ -80,20 +80,24 @@ def _cycles(kind: str, cycles: int, chance: Random, image: Path, mounted: Path) 
 
     truth, ledger = Truth(), mounted / "ledger"
     began_s = time.monotonic()
-    sealed = merged = removed = 0
+    sealed = merged = removed = late_count = gone_count = 0
     for cycle in range(1, cycles + 1):
-        log = _work_until_the_power_fails(mounted, ledger, cycle, chance, truth)
+        log, late = _work_until_the_power_fails(mounted, ledger, cycle, chance, truth)
         subprocess.run(["umount", str(mounted)], check=True)
         _mount(kind, image, mounted)
         try:
             _check(ledger, truth, is_kept_up=cycle % 10 == 0)
         except BrokenError as error:
-            print(f"{kind}, power cut {cycle}: {error}")
+            kept = shutil.copytree(ledger, tempfile.mkdtemp(prefix=f"gpuledger-broken-{kind}-"), dirs_exist_ok=True)
+            print(f"{kind}, power cut {cycle}: {error}\nThe ledger as it is now: {kept}")
             return 1
         sealed, merged, removed = (a + b for a, b in zip((sealed, merged, removed), log, strict=True))
+        late_count += len(late)
+        gone_count += len(late.difference(truth.acknowledged))
     print(
         f"{kind}: {cycles} power cuts, {len(truth.acknowledged):,} acknowledged events, none lost and none twice; "
-        f"{sealed:,} files sealed, {merged:,} merges, {removed:,} files retained; {time.monotonic() - began_s:.0f} s"
+        f"{sealed:,} files sealed, {merged:,} merges, {removed:,} files retained; of {late_count} events whose append "
+        f"returned during a shutdown {gone_count} are gone; {time.monotonic() - began_s:.0f} s"
     )
     return 0
 
@@ -111,8 +115,14 @@ def _check(ledger: Path, truth, *, is_kept_up: bool) -> None:
         check_after_upkeep(ledger, truth)
 
 
-def _work_until_the_power_fails(mounted: Path, ledger: Path, cycle: int, chance: Random, truth) -> tuple[int, int, int]:
-    """What was acknowledged goes into `truth`; files sealed, merges and files retained are returned."""
+def _work_until_the_power_fails(
+    mounted: Path, ledger: Path, cycle: int, chance: Random, truth
+) -> tuple[tuple[int, ...], set[int]]:
+    """What was acknowledged goes into `truth`.
+
+    Returns files sealed, merges and files retained; and the seqs of which the append returned after the cut had begun: a
+    sync that is under way may say yes to a file system that is being shut down.
+    """
     command = [sys.executable, "-m", "tests.crash.power_cut", "--ledger", str(ledger), "--seed", str(cycle), "--work"]
     with (
         subprocess.Popen([*command, "append"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as appender,
@@ -120,6 +130,7 @@ def _work_until_the_power_fails(mounted: Path, ledger: Path, cycle: int, chance:
     ):
         first = [process.stdout.readline() for process in (appender, keeper)]  # both are at work
         time.sleep(chance.uniform(0.0, 1.0))  # the random moment, not a wait for anything
+        ended = [process for process in (appender, keeper) if process.poll() is not None]
         descriptor = os.open(mounted, os.O_RDONLY)
         cut_at_ns = time.monotonic_ns()
         fcntl.ioctl(descriptor, SHUTDOWN, struct.pack("I", WITHOUT_LOG))
@@ -127,17 +138,18 @@ def _work_until_the_power_fails(mounted: Path, ledger: Path, cycle: int, chance:
         for process in (appender, keeper):
             process.kill()
         told = [first + process.stdout.read() for first, process in zip(first, (appender, keeper), strict=True)]
-        if not all(first):
-            raise SystemExit(f"a worker did not begin: {appender.stderr.read()}{keeper.stderr.read()}")
+        if ended:
+            raise SystemExit("a worker ended by itself: " + "".join(process.stderr.read() for process in ended))
+    late: set[int] = set()
     for at_ns, seqs in map(json.loads, _whole_lines(told[0])):
-        if at_ns < cut_at_ns:  # a sync that was under way may say yes to a file system that is being shut down
+        if at_ns < cut_at_ns:
             truth.acknowledged += tuple(seq for seq, _, _ in seqs)
-        elif os.environ.get("DBG"):
-            print("late ack", (at_ns - cut_at_ns) / 1e6, "ms", seqs)
+        else:
+            late.update(seq for seq, _, _ in seqs)
         truth.written.update({seq: (kind, time_us) for seq, kind, time_us in seqs})
         truth.now_us = max(truth.now_us, *(time_us for _, _, time_us in seqs))
     lines = [json.loads(line) for line in _whole_lines(told[1])]
-    return tuple(sum(column) for column in zip(*lines, strict=True))
+    return tuple(sum(column) for column in zip(*lines, strict=True)), late
 
 
 def _whole_lines(text: str) -> list[str]:
@@ -149,29 +161,29 @@ def _whole_lines(text: str) -> list[str]:
 
 def _append(ledger: Path, seed: int) -> int:
     """Append without a pause; tell of each batch once its append has returned."""
-    from store.events import Event
     from store.ledger import Ledger
+
+    from .simulated.protocol import KINDS_ROLLED, batch
 
     chance = Random(seed)
     with Ledger(ledger) as opened:
         time_us = _newest_us(ledger)
         while True:
             time_us += STEP_US
-            kinds = sorted(chance.choices(("annotation", "gpu_event"), k=chance.randint(1, 5)))
-            seqs = opened.append([Event(kind, time_us, {}) for kind in kinds])
-            told = [(seq, kind, time_us) for seq, kind in zip(seqs, kinds, strict=True)]
-            print(json.dumps([time.monotonic_ns(), told]), flush=True)
+            events = batch(time_us, chance, KINDS_ROLLED)
+            seqs = opened.append(events)
+            returned_at_ns = time.monotonic_ns()
+            told = [(seq, one.kind, one.observed_at_us) for seq, one in zip(seqs, events, strict=True)]
+            print(json.dumps([returned_at_ns, told]), flush=True)
 
 
 def _keep_up(ledger: Path) -> int:
     """Upkeep without a pause, at the time of the newest event."""
-    sys.modules.setdefault("numpy", None)
-    from store.upkeep import upkeep
+    from .simulated.protocol import Truth, keep_up
 
-    from .simulated.protocol import SETTINGS
-
+    truth = Truth()
     while True:
-        done = upkeep(ledger, SETTINGS, now_us=_newest_us(ledger))
+        done = keep_up(ledger, truth, _newest_us(ledger))
         print(json.dumps([len(done.sealed.segments), len(done.merged), len(done.removed)]), flush=True)
 
 

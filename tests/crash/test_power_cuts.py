@@ -21,14 +21,19 @@ SYNCS = {
     "sync(part.parent) in make_folder, called by open_head",
     "sync(part.parent) in make_folder, called by seal_tail",
     "sync(part.parent) in make_folder, called by set_aside",
+    "sync(part.parent) in make_folder, called by write_cells",
     "sync(path.parent) in publish_file, called by merge_segments",
     "sync(path.parent) in publish_file, called by seal_tail",
     "sync(path.parent) in publish_file, called by set_aside",
-    "sync(source.parent) in move_file, called by set_aside",
-    "sync(target.parent) in move_file, called by set_aside",
+    "sync(path.parent) in publish_file, called by write_cells",
+    "sync(source.parent) in sync_move, called by give_up_segment",
+    "sync(source.parent) in sync_move, called by set_aside",
+    "sync(target.parent) in sync_move, called by give_up_segment",
+    "sync(target.parent) in sync_move, called by set_aside",
     "sync(temporary) in publish_file, called by merge_segments",
     "sync(temporary) in publish_file, called by seal_tail",
     "sync(temporary) in publish_file, called by set_aside",
+    "sync(temporary) in publish_file, called by write_cells",
 }
 
 

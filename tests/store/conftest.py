@@ -1,10 +1,13 @@
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from store.events import KINDS, Event
+from store.files import Disk, on_disk
 from store.ledger import Ledger
 from store.quarantine import Repairer
 from store.sealing import seal
@@ -41,6 +44,53 @@ def tick():
         return [Event("gpu_sample", time_us, gpu), Event("system_sample", time_us, {"cpu_utilization_percent": 1.5})]
 
     return make
+
+
+class WatchedDisk(Disk):
+    """Notes what was renamed or removed and not synced yet, by its folder."""
+
+    def __init__(self) -> None:
+        self.unsynced: list[Path] = []
+        self.synced: list[Path] = []
+
+    def rename(self, source: Path, target: Path) -> None:
+        super().rename(source, target)
+        self.unsynced += [source.parent, target.parent]
+
+    def unlink(self, path: Path) -> None:
+        super().unlink(path)
+        self.unsynced.append(path.parent)
+
+    def sync(self, path: Path) -> None:
+        super().sync(path)
+        self.synced.append(path)
+        self.unsynced = [one for one in self.unsynced if one != path]
+
+
+@pytest.fixture
+def watched_disk():
+    """The disk, which tells what of its folders was synced."""
+    disk = WatchedDisk()
+    with on_disk(disk):
+        yield disk
+
+
+@pytest.fixture
+def out_of_reach():
+    """Lets the system refuse a file for a while, for root, too: ELOOP in the place of EIO or EACCES."""
+
+    @contextmanager
+    def refused(path: Path) -> Iterator[None]:
+        away = path.with_name("away")
+        path.rename(away)
+        path.symlink_to(path)
+        try:
+            yield
+        finally:
+            path.unlink()
+            away.rename(path)
+
+    return refused
 
 
 @pytest.fixture

@@ -73,6 +73,22 @@ def test_a_small_file_that_the_merged_one_spans_but_does_not_hold_is_kept(sealed
     assert [seqs_seen(sealed)[seq] for seq in range(1, 13)] == [1] * 12
 
 
+def test_a_merged_from_file_that_is_damaged_during_its_grace_leaves_no_gap(sealed, by, seqs_seen, told):
+    merged = merge(sealed, SMALL[:2])
+    lose_head(sealed, by)
+    before = told(sealed)
+    content = (sealed / DAY / SMALL[0]).read_bytes()
+    (sealed / DAY / SMALL[0]).write_bytes(content[:600] + b"\xff" * 40 + content[640:])
+    assert verdicts(adopt(sealed, by)) == [
+        (SMALL[0], "set aside"),
+        (merged, "taken in"),
+        (SMALL[1], "removed"),
+        (SMALL[2], "taken in"),
+    ]
+    assert [event for event, _ in told(sealed)[len(before) :]] == ["quarantine"]
+    assert [seqs_seen(sealed)[seq] for seq in range(1, 13)] == [1] * 12
+
+
 def test_a_damaged_merged_file_never_stands_for_the_small_ones(sealed, by, seqs_seen):
     merged = merge(sealed, SMALL)
     content = bytearray((sealed / DAY / merged).read_bytes())
@@ -120,6 +136,28 @@ def test_a_torn_file_is_set_aside(sealed, by, content):
     (judged,) = adopt(sealed, by)
     assert (judged.verdict, judged.reason[:32]) == ("set aside", "it is not a whole Parquet file (")
     assert next((sealed / "quarantine").glob("*.parquet")).read_bytes() == content
+
+
+def test_a_file_that_cannot_be_read_now_is_judged_the_next_time(sealed, by, told, out_of_reach):
+    lose_head(sealed, by)
+    before = told(sealed)
+    with out_of_reach(sealed / DAY / SMALL[1]):
+        assert verdicts(adopt(sealed, by)) == [
+            (SMALL[0], "taken in"),
+            (SMALL[1], "not judged"),
+            (SMALL[2], "taken in"),
+        ]
+    assert verdicts(adopt(sealed, by)) == [(SMALL[1], "taken in")]
+    assert told(sealed) == before
+
+
+def test_a_copy_beside_a_segment_that_cannot_be_read_now_is_judged_the_next_time(sealed, by, told, out_of_reach):
+    copy = SMALL[0].replace("-0.parquet", "-1.parquet")
+    shutil.copy(sealed / DAY / SMALL[0], sealed / DAY / copy)
+    with out_of_reach(sealed / DAY / SMALL[0]):
+        assert verdicts(adopt(sealed, by)) == [(copy, "not judged")]
+    assert verdicts(adopt(sealed, by)) == [(copy, "removed")]
+    assert told(sealed) == []
 
 
 def test_somebodys_own_parquet_file_is_left_alone(sealed, by):

@@ -116,6 +116,26 @@ def test_a_repair_that_was_killed_between_moving_the_file_and_dropping_its_row_i
     assert len(quarantined(sealed)) == 1
 
 
+def test_a_move_that_was_killed_before_it_was_synced_is_synced_before_the_ledger_tells_of_it(
+    sealed, by, told, monkeypatch, watched_disk
+):
+    (sealed / GPU_FILES[1]).write_bytes(b"torn")
+    with monkeypatch.context() as patch:
+        patch.setattr("store.files.sync_move", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            repair(sealed, by)
+    moved_between = [(sealed / GPU_FILES[1]).parent, sealed / "quarantine"]
+    assert watched_disk.unsynced == moved_between
+    with monkeypatch.context() as patch:
+        patch.setattr("store.quarantine.transaction", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            repair(sealed, by)
+    assert watched_disk.unsynced == []
+    assert told(sealed) == []
+    repair(sealed, by)
+    assert [event for event, _ in told(sealed)] == ["quarantine", "gap"]
+
+
 @pytest.mark.parametrize("left", ["nothing", "an empty file", "a stale log"])
 def test_a_lost_head_is_begun_anew_with_its_identity_and_no_seq_is_given_twice(sealed, by, seqs_seen, told, left):
     identity = ledger_id(sealed)

@@ -22,6 +22,7 @@ from store.retention import RetentionRules
 from store.rollups import rebuild_rollups, update_rollups
 from store.rollups_due import rollups_are_due
 from store.sealing import seal, seal_lock
+from store.segments import let_go
 from store.sketch import LAST_BUCKET, RELATIVE_ERROR, buckets_of, quantile, value_of
 from store.snapshot import LedgerReader
 from store.upkeep import upkeep
@@ -122,6 +123,14 @@ def test_closed_days_become_one_file_a_day_and_one_a_month(folder):
     assert cells(folder) == [(float(hour), 1, 1.0) for hour in range(14)]
 
 
+def test_pieces_that_were_joined_are_gone_for_good_before_they_are_forgotten(folder, watched_disk):
+    record(folder, [watts(3600 * hour, 1.0) for hour in range(16)])
+    update(folder, 11.5)
+    update(folder, 14.5)
+    assert files(folder) != []
+    assert [one for one in watched_disk.unsynced if folder / "rollups" in one.parents] == []
+
+
 def test_replaced_files_stay_until_no_reader_can_hold_them(folder):
     record(folder, [watts(3600 * hour, 1.0) for hour in range(2)])
     update(folder, 1.01)
@@ -212,6 +221,21 @@ def test_an_update_that_dies_has_changed_nothing_and_the_next_one_does_it(folder
     assert cells(folder) == [(float(hour), 1, 1.0) for hour in range(3)]
 
 
+def test_no_append_comes_between_what_a_commit_reads_and_what_it_writes(folder, monkeypatch):
+    record(folder, [watts(0, 1.0), watts(3600, 2.0)])
+    refused = []
+
+    def let_go_beside_an_append(*given, **named):
+        with closing(apsw.Connection(str(folder / "head.sqlite"))) as other, pytest.raises(apsw.BusyError) as error:
+            other.execute("begin immediate")
+        refused.append(error.type)
+        return let_go(*given, **named)
+
+    monkeypatch.setattr(rollups, "let_go", let_go_beside_an_append)
+    assert update(folder, 2.01).hours_made == 2
+    assert refused == [apsw.BusyError]
+
+
 def test_a_clock_that_was_ahead_costs_no_event(folder):
     record(folder, [watts(0, 1.0), watts(3600 * 5, 2.0)])
     update(folder, 9.0)  # the clock says so
@@ -253,6 +277,16 @@ def test_a_segment_that_cannot_be_read_costs_its_own_events_and_is_named(folder)
     done = update(folder, 1.01)
     assert list(done.unreadable) == [str(damaged.relative_to(folder))]
     assert cells(folder) == [(0.0, 1, 1.0)]
+
+
+def test_a_segment_that_cannot_be_read_now_is_not_left_out_of_the_cells_for_ever(folder, out_of_reach):
+    record(folder, [watts(0, 1.0)])
+    record(folder, [watts(1, 2.0)])
+    with out_of_reach(max((folder / "events/gpu_sample").rglob("*.parquet"))), pytest.raises(OSError, match="symbolic"):
+        update(folder, 1.01)
+    assert cells(folder) == []
+    update(folder, 1.02)
+    assert cells(folder) == [(0.0, 2, 3.0)]
 
 
 def test_the_footer_says_what_the_head_says(folder):

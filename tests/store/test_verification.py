@@ -1,5 +1,7 @@
 """Verifying: every bit of a segment counts, and a repair leaves a ledger that is sound."""
 
+import errno
+import os
 import random
 from collections import Counter
 from contextlib import closing
@@ -8,10 +10,11 @@ from dataclasses import replace
 import pytest
 
 from store.errors import LedgerHeldError, NoLedgerError
+from store.files import sha256_of
 from store.head import HEAD_NAME, open_head
 from store.ledger import CollectorLock
 from store.quarantine import quarantined
-from store.scrub import scrub
+from store.scrub import ScrubResult, scrub
 from store.verification import verify
 
 GPU_FILE = "events/gpu_sample/v=1/date=2026-11-23/spark-1-5-7-0.parquet"
@@ -116,15 +119,15 @@ def test_scrubbing_finds_what_no_reader_would_and_reads_nothing_twice_a_day(seal
     tomorrow = replace(by, now_us=by.now_us + 400 * DAY_US)
     damage(sealed / GPU_FILE)
     with closing(open_head(sealed)) as head:
-        (aside,) = scrub(sealed, head, tomorrow)
+        (aside,) = scrub(sealed, head, tomorrow).set_aside
         assert (aside.origin, aside.reason) == (
             GPU_FILE,
             "its bytes are not those that were sealed: the SHA-256 differs",
         )
         other = sealed / GPU_FILE.replace("5-7", "1-3")
         damage(other)
-        assert scrub(sealed, head, replace(tomorrow, now_us=tomorrow.now_us + DAY_US // 2)) == []
-        assert len(scrub(sealed, head, replace(tomorrow, now_us=tomorrow.now_us + DAY_US))) == 1
+        assert scrub(sealed, head, replace(tomorrow, now_us=tomorrow.now_us + DAY_US // 2)) == ScrubResult()
+        assert len(scrub(sealed, head, replace(tomorrow, now_us=tomorrow.now_us + DAY_US)).set_aside) == 1
     assert [event for event, _ in told(sealed)] == ["quarantine", "gap"] * 2
     assert set(seqs_seen(sealed)) == {*range(1, 19)} - {1, 3, 5, 7}
 
@@ -136,6 +139,40 @@ def test_scrubbing_goes_on_where_it_left_off_until_all_was_read(sealed, by):
             scrub(sealed, head, replace(tomorrow, now_us=tomorrow.now_us + turn), bytes_at_once=1)
         times = [row[0] - tomorrow.now_us for row in head.execute("select verified_at_us from checksum order by 1")]
     assert times == list(range(6))
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.EACCES])
+def test_a_segment_that_cannot_be_read_now_stays_and_is_checked_the_next_time(sealed, by, told, monkeypatch, number):
+    tomorrow = replace(by, now_us=by.now_us + 400 * DAY_US)
+    refusing = OSError(number, os.strerror(number))
+    with closing(open_head(sealed)) as head:
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                "store.scrub.sha256_of", lambda path: sha256_of(path) if GPU_FILE not in str(path) else fail(refusing)
+            )
+            done = scrub(sealed, head, tomorrow)
+        assert done.set_aside == ()
+        assert done.problems == (
+            f"{GPU_FILE} could not be checked: it cannot be read now ({os.strerror(number).lower()})",
+        )
+        unchecked = "select segment_path from checksum where verified_at_us < ?"
+        assert head.execute(unchecked, (tomorrow.now_us,)).fetchall() == [(GPU_FILE,)]
+        assert scrub(sealed, head, tomorrow) == ScrubResult()
+        assert head.execute(unchecked, (tomorrow.now_us,)).fetchall() == []
+    assert told(sealed) == []
+
+
+def fail(error):
+    raise error
+
+
+def test_verify_leaves_what_cannot_be_read_now_where_it_is(sealed, by, out_of_reach):
+    with out_of_reach(sealed / GPU_FILE):
+        found = verify(sealed, by, repair=True)
+        assert findings(found) == [("unreadable", GPU_FILE, "")]
+        assert found.findings[0].problem == "it cannot be read now (too many levels of symbolic links)"
+        assert (found.is_sound, found.set_aside) == (False, ())
+    assert verify(sealed, by).is_sound
 
 
 def test_the_checksum_goes_with_its_segment(sealed):

@@ -96,6 +96,7 @@ class SimulatedDisk(Disk):
         self.on_step = step
         self.skipped = skipped
         self.places: set[str] = set()
+        self.steps_since_skipped = 1_000_000
         self.is_off = False
         self.at_crash: State | None = None
         self.root = Node()
@@ -106,6 +107,7 @@ class SimulatedDisk(Disk):
 
     def step(self) -> None:
         self._refuse_when_off()
+        self.steps_since_skipped += 1
         try:
             self.on_step()
         except CrashError:
@@ -168,9 +170,11 @@ class SimulatedDisk(Disk):
         node = self._node(path)
         place = _place(sys._getframe(1))
         self.places.add(place)
-        if place != self.skipped:
-            node.sync()
-            self.step()
+        if place == self.skipped:
+            self.steps_since_skipped = 0
+            return
+        node.sync()
+        self.step()
 
     # ----------------------------------------------------------------------------------------------------------
 

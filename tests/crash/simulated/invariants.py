@@ -15,10 +15,20 @@ import pyarrow.parquet as pq
 
 from store.head import HEAD_NAME, connect_read_only
 from store.quarantine import QUARANTINE_FOLDER, REASON_SUFFIX
-from store.segments import EVENTS_FOLDER, accounted_paths, announced_paths, catalogued, event_files, temporary_of
+from store.rollup_cells import STEPS_S
+from store.segments import (
+    EVENTS_FOLDER,
+    accounted_paths,
+    announced_paths,
+    catalogued,
+    catalogued_rollups,
+    event_files,
+    rollup_files,
+    temporary_of,
+)
 from store.snapshot import LedgerReader
 
-from .protocol import KINDS, Truth
+from .protocol import GAUGE, KINDS, ROLLED, Truth, value_at
 
 REMOVABLE = "select path from removable_file"
 
@@ -38,11 +48,12 @@ def check_before_recovery(folder: Path, truth: Truth) -> None:
         for segment in catalogued(head):
             if segment.path not in truth.damaged_paths:
                 _check_content(folder / segment.path, segment.sha256)
-        forgotten = set(event_files(folder)) - accounted_paths(head) - set(map(temporary_of, announced_paths(head)))
-    if forgotten:
-        raise BrokenError(f"files that the head does not know of: {sorted(forgotten)}")
-    _check_quarantine(folder)
-    check_events(folder, truth)
+        forgotten = _files(folder) - accounted_paths(head) - set(map(temporary_of, announced_paths(head)))
+        if forgotten:
+            raise BrokenError(f"files that the head does not know of: {sorted(forgotten)}")
+        _check_quarantine(folder)
+        truth.acknowledge(check_events(folder, truth))
+        check_rollups(folder, head, truth)
 
 
 def check_after_upkeep(folder: Path, truth: Truth) -> None:
@@ -53,38 +64,123 @@ def check_after_upkeep(folder: Path, truth: Truth) -> None:
         segments = catalogued(head)
         for segment in segments:
             _check_content(folder / segment.path, segment.sha256)
-        named = {segment.path for segment in segments} | {path for (path,) in head.execute(REMOVABLE)}
-        if (on_disk := set(event_files(folder))) != named:
+        in_force = {one.path for one in (*segments, *catalogued_rollups(head))}
+        named = in_force | {path for (path,) in head.execute(REMOVABLE)}
+        if (on_disk := _files(folder)) != named:
             raise BrokenError(
                 f"forgotten on disk: {sorted(on_disk - named)}; removed already: {sorted(named - on_disk)}"
             )
         if announced_paths(head):
             raise BrokenError("announced and never written: " + ", ".join(announced_paths(head)))
-    _check_quarantine(folder)
-    check_events(folder, truth)
+        _check_quarantine(folder)
+        check_events(folder, truth)
+        check_rollups(folder, head, truth)
 
 
-def check_events(folder: Path, truth: Truth) -> None:
-    """Each acknowledged event is read once, with its time; what the ledger tells of its quarantine is so."""
-    seen: list[tuple[int, int]] = []
+def _files(folder: Path) -> set[str]:
+    return {*event_files(folder), *rollup_files(folder)}
+
+
+def check_events(folder: Path, truth: Truth) -> dict[int, tuple[str, int]]:
+    """Each acknowledged event is read once, with its time; what the ledger tells of its quarantine is so.
+
+    Returns all events that were read: seq to kind and time.
+    """
+    seen: list[tuple[int, str, int]] = []
     with LedgerReader(folder) as reader:
         snapshot = reader.snapshot(KINDS)
     for kind, events in snapshot.items():
         sound = [path for path in events.files if path.relative_to(folder).as_posix() not in truth.damaged_paths]
-        seen += _pairs(events.tail)
-        for path in sound:
-            seen += _pairs_of_file(path.read_bytes())
+        pairs = [*_pairs(events.tail), *(pair for path in sound for pair in _pairs_of_file(path.read_bytes()))]
+        seen += [(seq, kind, time_us) for seq, time_us in pairs]
         if kind == "ledger_event":
             _check_told(folder, events.tail["details"].to_pylist())
             for path in sound:
                 _check_told(folder, _details_of_file(path.read_bytes()))
-    counts = Counter(seq for seq, _ in seen)
+    counts = Counter(seq for seq, *_ in seen)
     twice = sorted(seq for seq, count in counts.items() if count > 1)
     lost = [seq for seq in truth.acknowledged if seq not in counts and not truth.may_be_gone(seq)]
     known = set(truth.acknowledged)
-    wrong = [seq for seq, time_us in seen if seq in known and truth.written[seq][1] != time_us]
+    wrong = [seq for seq, kind, time_us in seen if seq in known and truth.written[seq] != (kind, time_us)]
     if twice or lost or wrong:
         raise BrokenError(f"events lost: {lost}, counted twice: {twice}, with another content: {wrong}")
+    return {seq: (kind, time_us) for seq, kind, time_us in seen}
+
+
+# Rollups ----------------------------------------------------------------------------------------------------------
+
+
+def check_rollups(folder: Path, head: apsw.Connection, truth: Truth) -> None:
+    """Every cell is of those samples that the rollups say they hold, each once; a reader takes the rest from the events.
+
+    Cells beyond their reach are read by nobody: the clock was ahead when they were made. Samples that were damaged, or retained before they were rolled up, may be missing.
+    """
+    rows = head.execute("select path, step, size_bytes from rollup where kind = ?", (ROLLED,)).fetchall()
+    reach = head.execute("select before_us, upto_seq from rolled where kind = ?", (ROLLED,)).fetchone()
+    reach = reach or (0, 0)
+    if truth.damaged_paths.intersection(path for path, *_ in rows):
+        return  # a reader says so, and the next update makes its hours again
+    for path, _, size_bytes in rows:
+        if not (folder / path).exists() or (folder / path).stat().st_size != size_bytes:
+            raise BrokenError(f"the rollup {path} is not there as it was written")
+    for step, step_s in STEPS_S.items():
+        found = Counter[int](), Counter[int]()
+        for path, of_step, _ in rows:
+            if of_step == step:
+                cells = _cells_of_file((folder / path).read_bytes())
+                _add_cells(found, (cell for cell in cells if cell[0] < reach[0]))
+        _compare(step, found, _expected(truth, reach, step_s * 1_000_000))
+
+
+Cells = tuple[Counter[int], Counter[int]]  # where a step begins, to the number of values and to their sum
+
+
+def _expected(truth: Truth, reach: tuple[int, int], step_us: int) -> tuple[Cells, Cells]:
+    """At least these, of the samples that must be there; at most those, of all that were ever there."""
+    least, most = (Counter[int](), Counter[int]()), (Counter[int](), Counter[int]())
+    for seq in truth.acknowledged:
+        kind, time_us = truth.written[seq]
+        if kind == ROLLED and time_us < reach[0] and seq <= reach[1]:
+            cell = [(time_us // step_us * step_us, 1, value_at(time_us))]
+            _add_cells(most, cell)
+            if not truth.may_be_gone(seq):
+                _add_cells(least, cell)
+    return least, most
+
+
+def _compare(step: str, found: Cells, expected: tuple[Cells, Cells]) -> None:
+    for what, is_so, least, most in zip(("values", "sums"), found, *expected, strict=True):
+        wrong = {
+            begins_us: (least[begins_us], is_so[begins_us], most[begins_us])
+            for begins_us in sorted({*is_so, *most})
+            if not least[begins_us] <= is_so[begins_us] <= most[begins_us]
+        }
+        if wrong:
+            raise BrokenError(f"cells per {step}, whose {what} should be at least, are, and should be at most: {wrong}")
+
+
+def _add_cells(to: Cells, cells: Iterable[tuple[int, int, int]]) -> None:
+    for begins_us, n, total in cells:
+        to[0][begins_us] += n
+        to[1][begins_us] += total
+
+
+@lru_cache(1000)
+def _cells_of_file(content: bytes) -> list[tuple[int, int, int]]:
+    try:
+        table = pq.ParquetFile(BytesIO(content), page_checksum_verification=True).read(
+            ["field", "begins_at", "n", "total"], use_threads=False
+        )
+    except (pa.ArrowException, OSError) as error:
+        raise BrokenError(f"a rollup in force is torn: {error}") from error
+    rows = zip(
+        *(column.to_pylist() for column in (table["field"], table["begins_at"].cast(pa.int64()), *table.columns[2:])),
+        strict=True,
+    )
+    return [(begins_us, n, int(total)) for field, begins_us, n, total in rows if field == GAUGE]
+
+
+# Quarantine -------------------------------------------------------------------------------------------------------
 
 
 def _check_told(folder: Path, details: Iterable[str | None]) -> None:

@@ -1,9 +1,9 @@
 """What a ledger goes through on a simulated disk: a recording with all its steps, and starts after a crash."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from unittest.mock import patch
@@ -19,7 +19,8 @@ from store.ledger import Ledger
 from store.quarantine import Repairer
 from store.recovery import Recovery, repair
 from store.retention import RetentionRules
-from store.segments import catalogued
+from store.rollups_due import rollups_are_due
+from store.segments import EVENTS_FOLDER, catalogued, catalogued_rollups
 from store.times import DAY_US, HOUR_US
 from store.upkeep import UpkeepResult, upkeep
 from store.upkeep_settings import UpkeepSettings
@@ -28,9 +29,19 @@ from .disk import CrashError, SimulatedDisk, State
 
 START_US = 1_795_435_200_000_000  # 2026-11-23 12:00:00 UTC
 GRACE_US = 600_000_000
-SETTINGS = UpkeepSettings(grace_s=GRACE_US / 1e6, retention=RetentionRules(max_age_days={"gpu_event": 1.0}))
+ROLLED, GAUGE = "server_sample", "requests_running_count"
+AGED = frozenset({"gpu_event", ROLLED})
+SETTINGS = UpkeepSettings(
+    grace_s=GRACE_US / 1e6, retention=RetentionRules(max_age_days=dict.fromkeys(sorted(AGED), 1.0))
+)
 HOST = "spark-1"
-KINDS = ("annotation", "gpu_event", "ledger_event")
+KINDS_PLAIN = ("annotation", "gpu_event")
+KINDS_ROLLED = (*KINDS_PLAIN, ROLLED)
+KINDS = ("annotation", "gpu_event", "ledger_event", ROLLED)
+LATE_SHARE = 0.2
+KILLED_SHARE = 0.2
+STEPS_OF_A_MOVE = 10  # of a segment into quarantine, with its reason and the row
+NEAR_STEPS = 5
 ROUNDS = 7
 
 
@@ -43,6 +54,7 @@ class Truth:
         acknowledged: How many of them have returned, in order of seq.
         damaged: Seqs of segments that were damaged on purpose.
         now_us: The greatest time that upkeep was told.
+        rolls_up: Whether there are samples, and rollups of them.
     """
 
     written: dict[int, tuple[str, int]] = field(default_factory=dict)
@@ -50,22 +62,53 @@ class Truth:
     damaged: frozenset[int] = frozenset()
     damaged_paths: frozenset[str] = frozenset()
     now_us: int = START_US
+    rolls_up: bool = True
 
     def may_be_gone(self, seq: int) -> bool:
         kind, observed_at_us = self.written[seq]
-        return seq in self.damaged or (kind == "gpu_event" and observed_at_us < self.now_us - DAY_US)
+        return seq in self.damaged or (kind in AGED and observed_at_us < self.now_us - DAY_US)
+
+    def acknowledge(self, seen: dict[int, tuple[str, int]]) -> None:
+        """What was read once after a crash has to stay, too: an append that was killed may have written its events."""
+        unknown = sorted(seen.keys() - set(self.acknowledged))
+        self.written.update({seq: seen[seq] for seq in unknown})
+        self.acknowledged += tuple(unknown)
 
     def frozen(self) -> "Truth":
         """As it is now; what is written later is still known to it, as what may be there."""
-        return Truth(self.written, self.acknowledged, self.damaged, self.damaged_paths, self.now_us)
+        return replace(self)
 
 
 @dataclass(frozen=True)
 class Moment:
-    """The disk after one step, and what was true then."""
+    """The disk after one step, and what was true then.
+
+    Args:
+        state: The disk.
+        truth: What was true.
+        is_after_skipped: Whether one of the last few syncs was left out.
+    """
 
     state: State
     truth: Truth
+    is_after_skipped: bool
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a recording is full of.
+
+    Args:
+        rolls_up: Whether there are samples, and rollups of them, which take twice the time.
+        damage_share: In how much of its rounds a file is damaged and found.
+    """
+
+    rolls_up: bool
+    damage_share: float
+
+
+def course_of(number: int) -> Course:
+    return Course(rolls_up=number % 4 == 0, damage_share=0.6 if number % 2 else 0.2)
 
 
 @contextmanager
@@ -93,27 +136,49 @@ def start(folder: Path, now_us: int) -> Recovery:
 
 def keep_up(folder: Path, truth: Truth, now_us: int) -> UpkeepResult:
     truth.now_us = max(truth.now_us, now_us)
-    done = upkeep(folder, SETTINGS, now_us=now_us, rolls_up=False)
+    done = upkeep(folder, SETTINGS, now_us=now_us, rolls_up=truth.rolls_up and rollups_are_due(folder, now_us=now_us))
     assert done is not None
     return done
 
 
 def append(folder: Path, truth: Truth, now_us: int, chance: Random) -> None:
     """One batch of a few events, acknowledged when it returns."""
-    kinds = sorted(chance.choices(("annotation", "gpu_event"), k=chance.randint(1, 3)))  # as seqs are given
-    events = [Event(kind, now_us + number, {}) for number, kind in enumerate(kinds)]
+    events = batch(now_us, chance, KINDS_ROLLED if truth.rolls_up else KINDS_PLAIN)
     with Ledger(folder, host=HOST, boot_id="boot") as ledger:
         seqs = ledger.append(events)
     truth.written.update({seq: (event.kind, event.observed_at_us) for seq, event in zip(seqs, events, strict=True)})
     truth.acknowledged += tuple(seqs)
 
 
-def record(folder: Path, chance: Random, *, skipped: str = "") -> tuple[list[Moment], set[str]]:
+def batch(now_us: int, chance: Random, of: Sequence[str]) -> list[Event]:
+    """A few events in the order in which they get their seqs; some samples are late."""
+    kinds = sorted(chance.choices(of, k=chance.randint(1, 3)))
+    times_us = [now_us + number for number in range(len(kinds))]
+    return [
+        Event(kind, time_us, {})
+        if kind != ROLLED
+        else sample(time_us - (2 * HOUR_US if chance.random() < LATE_SHARE else 0))
+        for kind, time_us in zip(kinds, times_us, strict=True)
+    ]
+
+
+def sample(time_us: int) -> Event:
+    """An event that is rolled up."""
+    return Event(ROLLED, time_us, {"server_address": "localhost:8000", "model": "m", GAUGE: value_at(time_us)})
+
+
+def value_at(time_us: int) -> int:
+    """What the gauge read, so that a sum tells which samples it is of."""
+    return time_us // 1_000_000 % 9_973 + time_us % 1_000_000 * 10_000
+
+
+def record(folder: Path, number: int, *, skipped: str = "") -> tuple[list[Moment], set[str]]:
     """Record and keep up a ledger for some days; every step of it, and the places of the syncs on the way."""
-    truth = Truth()
+    chance, course = Random(number), course_of(number)
+    truth = Truth(rolls_up=course.rolls_up)
     moments: list[Moment] = []
     disk = SimulatedDisk(folder, skipped=skipped)
-    disk.on_step = lambda: moments.append(Moment(disk.state(), truth.frozen()))
+    disk.on_step = lambda: moments.append(Moment(disk.state(), truth.frozen(), disk.steps_since_skipped < NEAR_STEPS))
     now_us = START_US
     with running_on(disk):
         if chance.random() < 0.3:
@@ -124,19 +189,21 @@ def record(folder: Path, chance: Random, *, skipped: str = "") -> tuple[list[Mom
             for _ in range(chance.randint(1, 3)):
                 append(disk.ledger, truth, now_us, chance)
                 now_us += chance.choice((1_000_000, 120_000_000))
-            _one_round(disk, truth, now_us, chance)
+            _one_round(disk, truth, now_us, chance, course)
             now_us += chance.choice((120_000_000, HOUR_US, 13 * HOUR_US))
     return moments, disk.places
 
 
-def _one_round(disk: SimulatedDisk, truth: Truth, now_us: int, chance: Random) -> None:
+def _one_round(disk: SimulatedDisk, truth: Truth, now_us: int, chance: Random, course: Course) -> None:
     what = chance.random()
-    if what < 0.2:
+    if what < KILLED_SHARE:
         steps = chance.randrange(12)
         with killed_after(disk, steps):
             keep_up(disk.ledger, truth, now_us)
-    elif what < 0.4:
+    elif what < KILLED_SHARE + course.damage_share:
         damage_one(disk, truth, chance)
+        with killed_after(disk, chance.randrange(STEPS_OF_A_MOVE)):
+            start(disk.ledger, now_us)
         start(disk.ledger, now_us)
     keep_up(disk.ledger, truth, now_us)
 
@@ -168,16 +235,17 @@ def _counted(step: Callable[[], None], steps: int) -> Callable[[], None]:
 
 
 def damage_one(disk: SimulatedDisk, truth: Truth, chance: Random) -> None:
-    """Cut a segment short, as a disk that fails may."""
+    """Cut a segment or a rollup short, as a disk that fails may."""
     if not (disk.ledger / HEAD_NAME).exists():
         return
     with closing(open_head(disk.ledger)) as head:
-        segments = [one for one in catalogued(head) if one.path not in truth.damaged_paths]
-    if not segments:
+        paths = [one.path for one in (*catalogued(head), *catalogued_rollups(head))]
+    paths = [path for path in paths if path not in truth.damaged_paths]
+    if not paths:
         return
-    path = disk.ledger / chance.choice(segments).path
-    seqs = pq.ParquetFile(path).read(["seq"], use_threads=False)["seq"].to_pylist()
-    truth.damaged |= frozenset(seqs)
+    path = disk.ledger / chance.choice(paths)
+    if EVENTS_FOLDER in path.parts:
+        truth.damaged |= frozenset(pq.ParquetFile(path).read(["seq"], use_threads=False)["seq"].to_pylist())
     truth.damaged_paths |= {str(path.relative_to(disk.ledger))}
     disk.damage(path, path.read_bytes()[:-1])
 

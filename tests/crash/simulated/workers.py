@@ -1,16 +1,13 @@
 """What a process of its own does of `__main__`."""
 
 import os
-import sys
 from pathlib import Path
 
-sys.modules.setdefault("numpy", None)  # Arrow imports it for nothing that is done here
+import pyarrow as pa
 
-import pyarrow as pa  # noqa: E402 - after the line above
+from .trials import Tally, try_seeds
 
 pa.set_cpu_count(1)  # for tables of a few rows threads only cost
-
-from .trials import Tally, try_seeds  # noqa: E402 - as above
 
 
 def try_part(seeds: range, scratch: Path) -> Tally:
