@@ -202,12 +202,29 @@ def exact_quantiles(values: Floats) -> tuple[float, ...]:
 def _counts(series: Ints, value: Floats, sketches: Sketches) -> dict[int, dict[int, int]]:
     """How many values of each series fell into which bucket of a sketch."""
     is_number = ~np.isnan(value)
-    of_singles = buckets_of(value[is_number])
     number = np.concatenate([sketches.series, series[is_number]])
+    if not len(number):
+        return {}
+    of_singles = buckets_of(value[is_number])
     bucket = np.concatenate([sketches.bucket, of_singles])
     n = np.concatenate([sketches.n, np.ones(len(of_singles), np.int64)])
-    known, place = np.unique(number * 2**16 + bucket + 2**15, return_inverse=True)
+    first = int(bucket.min())
+    width = int(bucket.max()) - first + 1
+    place, times = _counted(number * width + (bucket - first), n)
     counts: dict[int, dict[int, int]] = {}
-    for one, times in zip(known.tolist(), np.bincount(place, n).tolist(), strict=True):
-        counts.setdefault(one >> 16, {})[(one & 0xFFFF) - 2**15] = int(times)
+    for one, count in zip(place.tolist(), times.tolist(), strict=True):
+        counts.setdefault(one // width, {})[one % width + first] = int(count)
     return counts
+
+
+_TABLE_MAX = 4_000_000  # beyond that, to sort is less than to make the table: 32 MB
+
+
+def _counted(place: Ints, n: Ints) -> tuple[Ints, Floats]:
+    """The places there are, in order, and the sum of `n` of each. A month's sketches by a table take a tenth of sorting."""
+    if place.max() < _TABLE_MAX:
+        table = np.bincount(place, n)
+        there = np.flatnonzero(table)
+        return there, table[there]
+    there, number = np.unique(place, return_inverse=True)
+    return there, np.bincount(number, n)
