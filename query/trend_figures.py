@@ -221,10 +221,10 @@ _TABLE_MAX = 4_000_000  # beyond that, to sort is less than to make the table: 3
 
 
 def _counted(place: Ints, n: Ints) -> tuple[Ints, Floats]:
-    """The places there are, in order, and the sum of `n` of each. A month's sketches by a table take a tenth of sorting."""
+    """The places there are, in order, and the sum of `n` of each. A table takes a tenth of the time of sorting."""
     if place.max() < _TABLE_MAX:
-        table = np.bincount(place, n)
-        there = np.flatnonzero(table)
+        table: Floats = np.bincount(place, n).astype(np.float64)
+        there: Ints = np.flatnonzero(table).astype(np.int64)
         return there, table[there]
     there, number = np.unique(place, return_inverse=True)
-    return there, np.bincount(number, n)
+    return there, np.bincount(number, n).astype(np.float64)
