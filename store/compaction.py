@@ -10,9 +10,10 @@ together. So
   as large, which bounds how often that can happen;
 - of a day that is over at most 2 + log5(largest / smallest / 4) files are left.
 
-A merge streams: the output's row groups are slices of time, of whole hours where they fit; each is read from the row
-groups that meet it, sorted and written before the next. Within a row group the rows stand by hour, then by series
-(GPU), then by time. A file's `level` is the greatest of its inputs' and one more, so a name is never used twice.
+A merge streams: the output's row groups are slices of time, of whole hours where they fit, and of no more rows than can
+be held with the columns that have a value; each is read from the row groups that meet it, sorted and written before the
+next. Within a row group the rows stand by blocks of some two hours, then by series (GPU), then by time. A file's
+`level` is the greatest of its inputs' and one more, so a name is never used twice.
 
 The steps, each of which may be the last before a crash: the output is announced in the head; it is written under a
 temporary name, counted, synced, renamed, its folder synced; ONE transaction puts it into the catalogue in place of
@@ -20,7 +21,7 @@ its inputs, notes from when those may be removed and withdraws the announcement.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache, partial
@@ -48,7 +49,9 @@ FILES_AT_MOST = 120  # an open file is a parsed footer of up to 200 KB
 OPEN_HOUR_FILES = 16  # how many files of the hour that runs are merged before it is over
 DAY_IS_CLOSED_AFTER_US = 600_000_000
 LONE_EVENTS = 100_000  # a single file as sealed, of an import, is sorted where it is worth it
-CELLS_PER_ROW_GROUP = 9_300_000  # rows times columns: 2 h of 8 GPUs at 1 Hz; 156 MiB for the process
+ROWS_PER_ROW_GROUP = 120_000  # 4 h of 8 GPUs at 1 Hz
+BYTES_PER_ROW_GROUP = 45_000_000  # in Arrow, of the columns that have a value
+INSTANTS_PER_BLOCK = 7168  # of all 128 that DELTA_BINARY_PACKED packs together: see docs/decisions/0010
 COLUMNS_AT_ONCE = 8
 
 Merge = tuple[Segment, ...]
@@ -178,11 +181,15 @@ class _Input:
         met = [at for at, (first, last) in enumerate(self.bounds_us) if first < slice_us[1] and last >= slice_us[0]]
         if not met:
             return None
-        there = set(self.file.schema_arrow.names)
-        names = [name for name in wanted.names if name in there]
-        table = self.file.read_row_groups(met, columns=names, use_threads=False)
+        table = self.read_columns(met, wanted.names)
+        there = set(table.column_names)
         arrays = [table[field.name] if field.name in there else pa.nulls(len(table), field.type) for field in wanted]
         return pa.table(arrays, schema=wanted)
+
+    def read_columns(self, row_groups: Sequence[int], names: Iterable[str]) -> pa.Table:
+        """Those of the columns that the file has."""
+        there = set(self.file.schema_arrow.names)
+        return self.file.read_row_groups(row_groups, columns=[n for n in names if n in there], use_threads=False)
 
 
 def _write(folder: Path, inputs: Sequence[Segment], output: Segment, ledger_id: str, path: Path) -> None:
@@ -194,9 +201,10 @@ def _write(folder: Path, inputs: Sequence[Segment], output: Segment, ledger_id: 
         schema = _common_schema(opened, [column.name for column in kind.columns])
         level = ZSTD_LEVEL_CLOSED if output.level > 1 else ZSTD_LEVEL
         seq_sum = 0
+        weights_bytes = _weights_bytes(opened, schema)
         with segment_writer(path, output, ledger_id, schema, zstd_level=level) as writer:
-            for slice_us in _slices(opened, max(1, CELLS_PER_ROW_GROUP // len(schema))):
-                table = _sorted_slice(opened, schema, kind.series, slice_us)
+            for slice_us in _slices(opened, _rows_at_once(weights_bytes)):
+                table = _sorted_slice(opened, schema, weights_bytes, kind.series, slice_us)
                 writer.write_table(table, row_group_size=len(table))
                 seq_sum += pc.sum(table["seq"]).as_py()
                 del table  # or two of them would stand in memory while the next is made
@@ -208,6 +216,32 @@ def _common_schema(inputs: Sequence[_Input], declared: Sequence[str]) -> pa.Sche
     merged = pa.unify_schemas([one.file.schema_arrow.remove_metadata() for one in inputs])
     order = {name: number for number, name in enumerate(declared)}
     return pa.schema(sorted(merged, key=lambda field: order.get(field.name, len(order))))
+
+
+def _weights_bytes(inputs: Sequence[_Input], schema: pa.Schema) -> dict[str, float]:
+    """The columns that have a value in any of the files, with the bytes that a row of each takes in memory.
+
+    A column is read up to its first row group with a value. Most have none, and are not read again.
+    """
+    weights_bytes: dict[str, float] = {}
+    for names in _some_at_a_time(schema.names):
+        unseen = set(names)
+        for one in inputs:
+            for number in range(one.file.num_row_groups):
+                table = one.read_columns([number], unseen)
+                found = [name for name in table.column_names if table[name].null_count < len(table)]
+                weights_bytes |= {name: table[name].nbytes / len(table) for name in found}
+                unseen.difference_update(found)
+    return weights_bytes
+
+
+def _some_at_a_time(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (names[first : first + COLUMNS_AT_ONCE] for first in range(0, len(names), COLUMNS_AT_ONCE))
+
+
+def _rows_at_once(weights_bytes: Mapping[str, float]) -> int:
+    """How many rows are held together: what they take is that of their columns with a value."""
+    return max(1, min(ROWS_PER_ROW_GROUP, int(BYTES_PER_ROW_GROUP / sum(weights_bytes.values()))))
 
 
 def _slices(inputs: Sequence[_Input], rows_max: int) -> Iterator[tuple[int, int]]:
@@ -226,25 +260,36 @@ def _slices(inputs: Sequence[_Input], rows_max: int) -> Iterator[tuple[int, int]
 
 
 def _sorted_slice(
-    inputs: Sequence[_Input], schema: pa.Schema, series: Sequence[str], slice_us: tuple[int, int]
+    inputs: Sequence[_Input],
+    schema: pa.Schema,
+    with_value: Collection[str],
+    series: Sequence[str],
+    slice_us: tuple[int, int],
 ) -> pa.Table:
-    """The rows of one span of time, by hour, series, time and seq. A few columns at a time: the rest waits on disk."""
-    sorted_by = ["hour", *(name for name in series if name in schema.names), "observed_at", "seq"]
-    keys = _read(inputs, slice_us, pa.schema([schema.field(name) for name in sorted_by[1:]]))
-    times = keys["observed_at"].cast(pa.int64())
-    keys = keys.append_column("hour", pc.divide(times, HOUR_US))
-    order = pc.sort_indices(keys, [(name, "ascending") for name in sorted_by])
-    is_within = pc.and_(pc.greater_equal(times, slice_us[0]), pc.less(times, slice_us[1]))
-    order = order.filter(is_within.take(order))
+    """The rows of one span of time in their order. A few columns at a time: the rest waits on disk."""
+    order = _order(inputs, schema, series, slice_us)
     without_value = cache(partial(pa.nulls, len(order)))  # columns that are NULL throughout share their memory: 60 MB
-    columns: list[pa.ChunkedArray | pa.Array] = []
-    for first in range(0, len(schema), COLUMNS_AT_ONCE):
-        some = pa.schema([schema.field(at) for at in range(first, min(first + COLUMNS_AT_ONCE, len(schema)))])
-        columns += [
-            without_value(column.type) if column.null_count == len(column) else column
-            for column in _read(inputs, slice_us, some).take(order).columns
-        ]
-    return pa.table(columns, schema=schema)
+    columns = {field.name: without_value(field.type) for field in schema if field.name not in with_value}
+    for names in _some_at_a_time([name for name in schema.names if name in with_value]):
+        some = _read(inputs, slice_us, pa.schema([schema.field(name) for name in names])).take(order)
+        columns |= dict(zip(names, some.columns, strict=True))
+    return pa.table([columns[name] for name in schema.names], schema=schema)
+
+
+def _order(inputs: Sequence[_Input], schema: pa.Schema, series: Sequence[str], slice_us: tuple[int, int]) -> pa.Array:
+    """The numbers of a slice's rows, of all rows that are read for it, by block, series, time and seq.
+
+    A block is so many instants of all series. Series that are read together then have runs of equal length, and the
+    times of one are packed into the same bytes as those of the next.
+    """
+    sorted_by = [*(name for name in series if name in schema.names), "observed_at", "seq"]
+    keys = _read(inputs, slice_us, pa.schema([schema.field(name) for name in sorted_by]))
+    times = keys["observed_at"].cast(pa.int64())
+    within = pc.indices_nonzero(pc.and_(pc.greater_equal(times, slice_us[0]), pc.less(times, slice_us[1])))
+    keys = keys.take(within)
+    instants = pc.subtract(pc.rank(keys["observed_at"], tiebreaker="dense"), 1)
+    keys = keys.append_column("block", pc.divide(instants, INSTANTS_PER_BLOCK))
+    return within.take(pc.sort_indices(keys, [(name, "ascending") for name in ("block", *sorted_by)]))
 
 
 def _read(inputs: Sequence[_Input], slice_us: tuple[int, int], wanted: pa.Schema) -> pa.Table:
