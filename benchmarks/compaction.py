@@ -104,8 +104,8 @@ def measure(shape: telemetry.Shape, seal_s: int, *, all_columns: bool) -> None:
         open_head(idle).close()
         roll_s, roll_bytes = child(idle)
         print(f"the hourly upkeep, with numpy: {roll_s:.2f} s of CPU, {roll_bytes / 2**20:.0f} MiB resident")
-        idle_s = min(child(idle)[0] for _ in range(5))
-        print(f"upkeep with nothing to do, least of 5: {idle_s:.3f} s of CPU, {child(idle)[1] / 2**20:.0f} MiB resident")
+        idle_s, idle_bytes = min(child(idle) for _ in range(5))
+        print(f"upkeep with nothing to do, least of 5: {idle_s:.3f} s of CPU, {idle_bytes / 2**20:.0f} MiB resident")
         _let_rollups_rest(folder)
         cpu_s, resident_bytes = 0.0, 0
         while True:  # an upkeep begins no merge after a minute
