@@ -125,12 +125,13 @@ def _sealing(folder: Path, *, all_columns: bool) -> Iterator[tuple[float, int]]:
     from append import SEALING_INTERVAL_S, make_ticks, ticks_of  # which imports this
 
     make_ticks(folder / "ticks", SEALING_INTERVAL_S, all_columns=all_columns)
-    for _ in range(5):
-        with Ledger(folder / "tail") as ledger:
+    for number in range(5):
+        tail = folder / f"tail-{number}"  # a new one: two files of a day that is long over would be merged
+        with Ledger(tail) as ledger:
             for tick in ticks_of(folder / "ticks"):
                 ledger.append(tick)
-        _let_rollups_rest(folder / "tail")
-        yield child(folder / "tail")
+        _let_rollups_rest(tail)
+        yield child(tail)
 
 
 def _let_rollups_rest(folder: Path) -> None:
