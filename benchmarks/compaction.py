@@ -26,9 +26,11 @@ import pyarrow.parquet as pq
 import telemetry
 
 from store import sealing
-from store.encodings import encoding
+from store.encodings import DATA_PAGE_ROWS, encoding
 from store.events import KINDS
 from store.head import open_head
+from store.ledger import Ledger
+from store.rollups_due import note_rolled
 from store.segments import as_written, catalogued, enter_segments, total_bytes
 from store.times import HOUR_US
 
@@ -101,8 +103,13 @@ def measure(shape: telemetry.Shape, seal_s: int, *, all_columns: bool) -> None:
         _print_files(folder, shape, "sealed")
         idle = Path(name) / "idle"
         open_head(idle).close()
-        idle_s, idle_bytes = child(idle)
-        print(f"upkeep with nothing to do: {idle_s:.2f} s of CPU, {idle_bytes / 2**20:.0f} MiB resident")
+        roll_s, roll_bytes = child(idle)
+        print(f"the hourly upkeep, with numpy: {roll_s:.2f} s of CPU, {roll_bytes / 2**20:.0f} MiB resident")
+        idle_s, idle_bytes = min(child(idle) for _ in range(5))
+        print(f"upkeep with nothing to do, least of 5: {idle_s:.3f} s of CPU, {idle_bytes / 2**20:.0f} MiB resident")
+        seal_s, seal_bytes = min(_sealing(Path(name), all_columns=all_columns))
+        print(f"upkeep that seals a tail, least of 5: {seal_s:.3f} s of CPU, {seal_bytes / 2**20:.0f} MiB resident")
+        _let_rollups_rest(folder)
         cpu_s, resident_bytes = 0.0, 0
         while True:  # an upkeep begins no merge after a minute
             one_s, one_bytes = child(folder)
@@ -111,6 +118,27 @@ def measure(shape: telemetry.Shape, seal_s: int, *, all_columns: bool) -> None:
                 break
         share = cpu_s / (shape.days * telemetry.DAY_S)
         print(f"compaction: {cpu_s:.1f} s of CPU, {100 * share:.3f} % of a core, {resident_bytes / 2**20:.0f} MiB")
+
+
+def _sealing(folder: Path, *, all_columns: bool) -> Iterator[tuple[float, int]]:
+    """Five upkeeps, each with what was appended in two minutes."""
+    from append import SEALING_INTERVAL_S, make_ticks, ticks_of  # which imports this
+
+    make_ticks(folder / "ticks", SEALING_INTERVAL_S, all_columns=all_columns)
+    for number in range(5):
+        tail = folder / f"tail-{number}"  # a new one: two files of a day that is long over would be merged
+        with Ledger(tail) as ledger:
+            for tick in ticks_of(folder / "ticks"):
+                ledger.append(tick)
+        _let_rollups_rest(tail)
+        yield child(tail)
+
+
+def _let_rollups_rest(folder: Path) -> None:
+    """Note them as up to date: what merging alone costs is asked for."""
+    head = open_head(folder)
+    note_rolled(head, now_us=time.time_ns() // 1000)
+    head.close()
 
 
 def _print_files(folder: Path, shape: telemetry.Shape, what: str) -> int:
@@ -125,9 +153,6 @@ def _print_files(folder: Path, shape: telemetry.Shape, what: str) -> int:
 
 def variants(shape: telemetry.Shape) -> None:
     day = pa.Table.from_batches(telemetry.batches(telemetry.Shape(1, shape.gpus, shape.seed)))
-    hour = pc.divide(day["observed_at"].cast(pa.int64()), HOUR_US)
-    by_gpu = day.append_column("hour", hour).sort_by([("hour", "ascending"), ("gpu_uuid", "ascending")])
-    by_gpu = by_gpu.drop_columns(["hour"])
     over_all = day.sort_by([("gpu_uuid", "ascending"), ("observed_at", "ascending")])
     delta = {
         one.name: "DELTA_BINARY_PACKED"
@@ -138,28 +163,58 @@ def variants(shape: telemetry.Shape) -> None:
     ours = {one.name: encoding(one) for one in GPU_SAMPLE.columns}
     entropy = sum(telemetry.entropy_bytes(telemetry.Shape(1, shape.gpus, shape.seed)).values()) / len(telemetry.FIELDS)
     print(f"entropy of the day: {entropy:.4f} bytes a value")
-    for hours in (1, 2, 3, 6, 24):
-        _variant(f"ours, row groups of {hours} h, zstd 9", by_gpu, ours, 9, hours)
+    for hours in (1, 2, 4, 6, 24):
+        _variant(f"ours, row groups of {hours} h, zstd 9", _in_blocks(day, hours, 7168), ours, 9, hours)
+    for instants in (3584, 3600, 8192, 10**6):
+        _variant(f"ours, blocks of {instants} instants", _in_blocks(day, 4, instants), ours, 9, 4)
+    by_gpu = _in_blocks(day, 4, 7168)
     for level in (1, 3, 6, 12, 19):
-        _variant(f"ours, row groups of 2 h, zstd {level}", by_gpu, ours, level, 2)
-    _variant("ours, the day by GPU then time, no hours", over_all, ours, 3, 24)
-    _variant("ours, as it arrived", day, ours, 3, 2)
-    _variant("delta for every integer, split floats", by_gpu, delta | split, 3, 2)
-    _variant("dictionary everywhere", by_gpu, {}, 3, 2)
+        _variant(f"ours, zstd {level}", by_gpu, ours, level, 4)
+    _variant("ours, pages of 20,000 rows", by_gpu, ours, 9, 4, page_rows=20_000)
+    values = [name for name in by_gpu.column_names if by_gpu[name].null_count < len(by_gpu)]
+    _variant("ours, without the columns that have no value", by_gpu.select(values), ours, 9, 4)
+    _variant("ours, the day by GPU then time, no blocks", over_all, ours, 9, 24)
+    _variant("ours, as it arrived", day, ours, 9, 4)
+    _variant("delta for every integer, split floats", by_gpu, delta | split, 9, 4)
+    _variant("dictionary everywhere", by_gpu, {}, 9, 4)
 
 
-def _variant(name: str, table: pa.Table, encodings: dict[str, str | None], level: int, hours: int) -> None:
-    named = {column: one for column, one in encodings.items() if one}
+def _in_blocks(day: pa.Table, hours: int, instants: int) -> pa.Table:
+    """In the order of compaction: row groups of hours, in them blocks of instants, in them by GPU and time."""
+    times = day["observed_at"].cast(pa.int64()).to_numpy()
+    row_group = times // (hours * HOUR_US)
+    block = np.zeros(len(day), np.int64)
+    for one in np.unique(row_group):
+        of_group = row_group == one
+        block[of_group] = np.unique(times[of_group], return_inverse=True)[1] // instants
+    keys = {"row_group": row_group, "block": block, "gpu": day["gpu_index"], "time": times}
+    order = pc.sort_indices(pa.table(keys), [(name, "ascending") for name in keys])
+    return day.take(order)
+
+
+def _variant(
+    name: str,
+    table: pa.Table,
+    encodings: dict[str, str | None],
+    level: int,
+    hours: int,
+    page_rows: int = DATA_PAGE_ROWS,
+) -> None:
+    named = {column: one for column, one in encodings.items() if one and column in table.column_names}
     with tempfile.NamedTemporaryFile() as file:
         before_s = time.process_time()
         pq.write_table(
             table, file.name, row_group_size=hours * len(table) // 24, compression="zstd", compression_level=level,
             use_dictionary=[column for column in table.schema.names if column not in named], column_encoding=named,
             store_decimal_as_integer=True, store_schema=False, write_statistics=["seq", "observed_at"],
+            max_rows_per_page=page_rows, write_page_checksum=True,
         )  # fmt: skip
         cpu_s = time.process_time() - before_s
         size_bytes = Path(file.name).stat().st_size
-    print(f"{name:45}{size_bytes / len(table) / len(telemetry.FIELDS):8.4f} bytes a value{cpu_s:7.1f} s of CPU")
+    print(
+        f"{name:45}{size_bytes / len(table) / len(telemetry.FIELDS):8.4f} bytes a value{cpu_s:7.1f} s of CPU",
+        flush=True,
+    )
 
 
 def main() -> None:

@@ -191,7 +191,7 @@ def _moved(folder: Path, ledger_id: str, first: Segment, table: pa.Table, day: i
         table = table.set_column(at, table.schema.field(at), moved)
     (folder / path).parent.mkdir(parents=True, exist_ok=True)
     with segment_writer(folder / path, segment, ledger_id, table.schema) as writer:
-        writer.write_table(table, row_group_size=2 * HOUR_S * 8)
+        writer.write_table(table, row_group_size=4 * HOUR_S * 8)  # as compaction does
     return as_written(folder, segment)
 
 

@@ -10,37 +10,17 @@ together. So
   as large, which bounds how often that can happen;
 - of a day that is over at most 2 + log5(largest / smallest / 4) files are left.
 
-A merge streams: the output's row groups are slices of time, of whole hours where they fit; each is read from the row
-groups that meet it, sorted and written before the next. Within a row group the rows stand by hour, then by series
-(GPU), then by time. A file's `level` is the greatest of its inputs' and one more, so a name is never used twice.
-
-The steps, each of which may be the last before a crash: the output is announced in the head; it is written under a
-temporary name, counted, synced, renamed, its folder synced; ONE transaction puts it into the catalogue in place of
-its inputs, notes from when those may be removed and withdraws the announcement.
+`store.merging` does it; the plan needs no Arrow.
 """
 
-from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import cache, partial
-from itertools import groupby, pairwise
-from pathlib import Path, PurePosixPath
-from typing import Any, Self
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import Any
 
 import apsw
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from store.encodings import ZSTD_LEVEL, ZSTD_LEVEL_CLOSED, segment_writer
-from store.errors import LedgerUnusableError
 from store.events import KINDS
-from store.files import publish_file
-from store.ledger import transaction
-from store.scrub import why_changed
-from store.segments import Segment, announce, as_written, discard, enter_segments, segment_path
-from store.shapes import shape
+from store.segments import Segment, beside_others
 from store.times import DAY_US, HOUR_US
 
 RATIO = 4
@@ -48,17 +28,20 @@ FILES_AT_MOST = 120  # an open file is a parsed footer of up to 200 KB
 OPEN_HOUR_FILES = 16  # how many files of the hour that runs are merged before it is over
 DAY_IS_CLOSED_AFTER_US = 600_000_000
 LONE_EVENTS = 100_000  # a single file as sealed, of an import, is sorted where it is worth it
-CELLS_PER_ROW_GROUP = 9_300_000  # rows times columns: 2 h of 8 GPUs at 1 Hz; 156 MiB for the process
-COLUMNS_AT_ONCE = 8
 
 Merge = tuple[Segment, ...]
+
+
+def may_be_due(head: apsw.Connection) -> list[Segment]:
+    """The part of the catalogue that `due_merges` need be asked about."""
+    return beside_others(head, lone_events=LONE_EVENTS)
 
 
 def due_merges(segments: Sequence[Segment], *, now_us: int, everything: bool = False) -> list[Merge]:
     """What is to be merged now; a part of it may call for more once it is done.
 
     Args:
-        segments: The catalogue.
+        segments: The catalogue, or what of it may be due.
         now_us: Microseconds since the epoch, UTC.
         everything: Merge also what is still being added to, and whatever the sizes: one file a day and kind is left.
     """
@@ -108,155 +91,3 @@ def _run(segments: Sequence[Segment]) -> Merge:
             length = number
         smaller_bytes += one.size_bytes
     return ascending[:length]
-
-
-def merge_segments(folder: Path, head: apsw.Connection, merge: Merge, *, now_us: int, grace_us: int) -> Segment:
-    """Make one file of several, for the holder of the lock. The inputs may be removed `grace_us` from now.
-
-    Raises:
-        OSError: A file cannot be read or written.
-        pyarrow.ArrowException: An input is damaged.
-        LedgerUnusableError: An input has not the bytes that were sealed, or what was written is not what was read. In
-            all cases the inputs stay as they are.
-    """
-    inputs = sorted(merge, key=lambda one: one.first_seq)
-    for one in inputs:
-        if reason := why_changed(folder, one):  # or the damage would be given a good checksum
-            raise LedgerUnusableError(f"{one.path} cannot be merged: {reason}")
-    output = _output(inputs)
-    ledger_id: str = head.execute("select id from ledger").get
-    announce(head, [output.path])
-    publish_file(folder / output.path, partial(_write, folder, inputs, output, ledger_id))
-    output = as_written(folder, output)
-    with transaction(head):
-        discard(head, inputs, removable_at_us=now_us + grace_us)
-        enter_segments(head, [output], now_us=now_us)
-    return output
-
-
-def _output(inputs: Sequence[Segment]) -> Segment:
-    first = inputs[0]
-    level = 1 + max(one.level for one in inputs)
-    first_seq, last_seq = first.first_seq, max(one.last_seq for one in inputs)
-    day = PurePosixPath(first.folder).name.removeprefix("date=")
-    return Segment(
-        path=segment_path(first.kind, first.version, day, first.host, (first_seq, last_seq), level=level),
-        kind=first.kind,
-        version=first.version,
-        level=level,
-        host=first.host,
-        first_seq=first_seq,
-        last_seq=last_seq,
-        event_count=sum(one.event_count for one in inputs),
-        first_observed_at_us=min(one.first_observed_at_us for one in inputs),
-        last_observed_at_us=max(one.last_observed_at_us for one in inputs),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Input:
-    """One file to be merged: its times, and the first and last time of each of its row groups."""
-
-    file: pq.ParquetFile
-    times: pa.ChunkedArray
-    bounds_us: tuple[tuple[int, int], ...]
-
-    @classmethod
-    def open(cls, path: Path) -> Self:
-        file = pq.ParquetFile(path, page_checksum_verification=True)
-        times = file.read(columns=["observed_at"], use_threads=False)["observed_at"].cast(pa.int64())
-        bounds, first = [], 0
-        for number in range(file.num_row_groups):
-            rows = file.metadata.row_group(number).num_rows
-            extremes = pc.min_max(times.slice(first, rows))
-            bounds.append((extremes["min"].as_py(), extremes["max"].as_py()))
-            first += rows
-        return cls(file, times, tuple(bounds))
-
-    def read(self, slice_us: tuple[int, int], wanted: pa.Schema) -> pa.Table | None:
-        """Columns of the row groups that may hold events of the span; what the file lacks is NULL."""
-        met = [at for at, (first, last) in enumerate(self.bounds_us) if first < slice_us[1] and last >= slice_us[0]]
-        if not met:
-            return None
-        there = set(self.file.schema_arrow.names)
-        names = [name for name in wanted.names if name in there]
-        table = self.file.read_row_groups(met, columns=names, use_threads=False)
-        arrays = [table[field.name] if field.name in there else pa.nulls(len(table), field.type) for field in wanted]
-        return pa.table(arrays, schema=wanted)
-
-
-def _write(folder: Path, inputs: Sequence[Segment], output: Segment, ledger_id: str, path: Path) -> None:
-    kind = shape(output.kind, output.version)
-    with ExitStack() as stack:
-        opened = [_Input.open(folder / one.path) for one in inputs]
-        for one in opened:
-            stack.enter_context(one.file)
-        schema = _common_schema(opened, [column.name for column in kind.columns])
-        level = ZSTD_LEVEL_CLOSED if output.level > 1 else ZSTD_LEVEL
-        seq_sum = 0
-        with segment_writer(path, output, ledger_id, schema, zstd_level=level) as writer:
-            for slice_us in _slices(opened, max(1, CELLS_PER_ROW_GROUP // len(schema))):
-                table = _sorted_slice(opened, schema, kind.series, slice_us)
-                writer.write_table(table, row_group_size=len(table))
-                seq_sum += pc.sum(table["seq"]).as_py()
-                del table  # or two of them would stand in memory while the next is made
-    _check(path, output, seq_sum)
-
-
-def _common_schema(inputs: Sequence[_Input], declared: Sequence[str]) -> pa.Schema:
-    """Every column that any of the files has, in declared order; what only a newer program declares comes last."""
-    merged = pa.unify_schemas([one.file.schema_arrow.remove_metadata() for one in inputs])
-    order = {name: number for number, name in enumerate(declared)}
-    return pa.schema(sorted(merged, key=lambda field: order.get(field.name, len(order))))
-
-
-def _slices(inputs: Sequence[_Input], rows_max: int) -> Iterator[tuple[int, int]]:
-    """Spans of observed_at, microseconds and half-open, of about `rows_max` rows, cut at full hours where possible."""
-    times = pa.concat_arrays([chunk for one in inputs for chunk in one.times.chunks]).sort()
-    start = 0
-    cuts = [times[0].as_py()]
-    while len(times) - start > rows_max:
-        at_us = times[start + rows_max].as_py()
-        hour_us = at_us // HOUR_US * HOUR_US
-        cuts.append(hour_us if hour_us > cuts[-1] else max(at_us, cuts[-1] + 1))
-        start = bisect_left(times, cuts[-1], key=lambda time: time.as_py())
-    if start < len(times):
-        cuts.append(times[-1].as_py() + 1)
-    return pairwise(cuts)
-
-
-def _sorted_slice(
-    inputs: Sequence[_Input], schema: pa.Schema, series: Sequence[str], slice_us: tuple[int, int]
-) -> pa.Table:
-    """The rows of one span of time, by hour, series, time and seq. A few columns at a time: the rest waits on disk."""
-    sorted_by = ["hour", *(name for name in series if name in schema.names), "observed_at", "seq"]
-    keys = _read(inputs, slice_us, pa.schema([schema.field(name) for name in sorted_by[1:]]))
-    times = keys["observed_at"].cast(pa.int64())
-    keys = keys.append_column("hour", pc.divide(times, HOUR_US))
-    order = pc.sort_indices(keys, [(name, "ascending") for name in sorted_by])
-    is_within = pc.and_(pc.greater_equal(times, slice_us[0]), pc.less(times, slice_us[1]))
-    order = order.filter(is_within.take(order))
-    without_value = cache(partial(pa.nulls, len(order)))  # columns that are NULL throughout share their memory: 60 MB
-    columns: list[pa.ChunkedArray | pa.Array] = []
-    for first in range(0, len(schema), COLUMNS_AT_ONCE):
-        some = pa.schema([schema.field(at) for at in range(first, min(first + COLUMNS_AT_ONCE, len(schema)))])
-        columns += [
-            without_value(column.type) if column.null_count == len(column) else column
-            for column in _read(inputs, slice_us, some).take(order).columns
-        ]
-    return pa.table(columns, schema=schema)
-
-
-def _read(inputs: Sequence[_Input], slice_us: tuple[int, int], wanted: pa.Schema) -> pa.Table:
-    parts = (one.read(slice_us, wanted) for one in inputs)
-    return pa.concat_tables([part for part in parts if part is not None]).combine_chunks()
-
-
-def _check(path: Path, output: Segment, seq_sum: int) -> None:
-    """What is on disk has as many events as its inputs' catalogue entries, and their seqs."""
-    seqs = pq.read_table(path, columns=["seq"], use_threads=False)["seq"]
-    if (len(seqs), pc.sum(seqs).as_py()) != (output.event_count, seq_sum):
-        raise LedgerUnusableError(
-            f"Compaction of {output.path} gave {len(seqs):,} events where {output.event_count:,} were expected",
-            "its inputs were kept; report it with the output of 'gpuledger compact'",
-        )

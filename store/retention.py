@@ -103,13 +103,26 @@ def removals(
     return [Removal(one, rule) for rule, gone in by_rule for one in gone]
 
 
+def may_exceed(head: apsw.Connection, rules: RetentionRules, *, now_us: int, free_bytes: int) -> bool:
+    """Whether any rule is exceeded, holds aside: mostly none is, and the catalogue need not be gone through."""
+    sql = "select kind, min(last_observed_at_us), sum(size_bytes) from segment group by kind"
+    kinds: list[tuple[str, int, int]] = list(head.execute(sql))
+    is_aged = any(_is_older(last_us, kind, rules, now_us) for kind, last_us, _ in kinds)
+    is_oversize = 0 < rules.max_size_bytes < sum(size_bytes for _, _, size_bytes in kinds)
+    return is_aged or is_oversize or free_bytes < rules.min_free_bytes
+
+
 def _meets(segment: Segment, hold: Hold) -> bool:
     return segment.first_observed_at_us < hold.ended_at_us and segment.last_observed_at_us >= hold.started_at_us
 
 
 def _is_aged(segment: Segment, rules: RetentionRules, now_us: int) -> bool:
-    days = rules.max_age_days.get(segment.kind, 0)
-    return bool(days) and segment.last_observed_at_us < now_us - days * DAY_US
+    return _is_older(segment.last_observed_at_us, segment.kind, rules, now_us)
+
+
+def _is_older(last_us: int, kind: str, rules: RetentionRules, now_us: int) -> bool:
+    days = rules.max_age_days.get(kind, 0)
+    return bool(days) and last_us < now_us - days * DAY_US
 
 
 def _without(segments: Iterable[Segment], gone: Iterable[Segment]) -> list[Segment]:

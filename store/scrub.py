@@ -6,6 +6,7 @@ SHA-256. At one upkeep in two minutes that is up to 23 GB a day, for 20 ms of a 
 twice within `AGAIN_AFTER_S`.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import apsw
 from store.files import sha256_of
 from store.quarantine import Repairer, SetAside, give_up_segment
 from store.recovery import why_not_as_sealed
-from store.segments import Segment, catalogued, enter_checksums
+from store.segments import Segment, enter_checksums, longest_unverified
 from store.soundness import not_now
 
 BYTES_AT_ONCE = 32_000_000
@@ -40,19 +41,10 @@ def scrub(folder: Path, head: apsw.Connection, by: Repairer, *, bytes_at_once: i
     The caller holds the seal lock. At least one segment is read, however large. One that never had a checksum is left
     to `gpuledger verify --repair`.
     """
-    due = head.execute(
-        "select segment_path from checksum where verified_at_us <= ? order by verified_at_us",
-        (by.now_us - AGAIN_AFTER_S * 1_000_000,),
-    ).fetchall()
-    by_path = {segment.path: segment for segment in catalogued(head)}
+    unverified = longest_unverified(head, until_us=by.now_us - AGAIN_AFTER_S * 1_000_000)
     aside: list[SetAside | None] = []
     problems = []
-    seen_bytes = 0
-    for (path,) in due:
-        if seen_bytes >= bytes_at_once:
-            break
-        segment = by_path[str(path)]
-        seen_bytes += segment.size_bytes
+    for segment in _first_bytes(unverified, bytes_at_once):
         try:
             reason = why_changed(folder, segment)
         except OSError as error:
@@ -64,6 +56,17 @@ def scrub(folder: Path, head: apsw.Connection, by: Repairer, *, bytes_at_once: i
             with head:
                 enter_checksums(head, {segment.path: str(segment.sha256)}, now_us=by.now_us)
     return ScrubResult(tuple(one for one in aside if one), tuple(problems))
+
+
+def _first_bytes(segments: Iterable[Segment], bytes_at_once: int) -> list[Segment]:
+    """The first of them that together have so many bytes."""
+    taken: list[Segment] = []
+    for segment in segments:
+        taken.append(segment)
+        bytes_at_once -= segment.size_bytes
+        if bytes_at_once <= 0:
+            break
+    return taken
 
 
 def why_changed(folder: Path, segment: Segment) -> str:

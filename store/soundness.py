@@ -10,7 +10,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from store.derivations import arrow_schema
@@ -143,6 +142,8 @@ def described_by_content(folder: Path, footer: Footer) -> Segment:
         UnreadableError: A page is damaged, a column has another type than its kind's version declares, or the file
             holds nothing.
     """
+    import pyarrow.compute as pc  # noqa: PLC0415 - 35 ms of CPU, and each upkeep imports this module
+
     path = folder / footer.segment.path
     declared = _declared(footer.segment)
     with_types = pq.read_schema(path)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from store import compaction
+from store import compaction, merging
 from store.adoption import adopt
 from store.compaction import due_merges
 from store.events import KINDS, Event
@@ -22,7 +22,7 @@ from store.ledger import Ledger, transaction
 from store.quarantine import Repairer
 from store.recovery import examine, repair
 from store.sealing import seal
-from store.segments import Segment, as_written, catalogued, enter_segments
+from store.segments import Segment, as_written, beside_others, catalogued, enter_segments
 from store.snapshot import LedgerReader
 from store.times import DAY_US, HOUR_US
 from store.upkeep import main, upkeep
@@ -196,29 +196,71 @@ def test_a_large_file_as_sealed_is_sorted_though_it_is_alone_in_its_day():
     assert due_merges([replace(lone, event_count=99_999)], now_us=LONG_AFTER_US) == []
 
 
+def test_settled_days_are_not_looked_at_until_a_late_file_comes(folder):
+    settled = [replace(segment(number, 4000, level=2), event_count=10**6) for number in (1, 2)]
+    settled[1] = replace(settled[1], path="b", host="b")
+    unsorted = replace(segment(3, 4000), path="c", host="c", event_count=100)
+    late = segment(4, 10)
+    with closing(open_head(folder)) as head, head:
+        enter_segments(head, [*settled, unsorted], now_us=0)
+        assert beside_others(head, lone_events=101) == []
+        assert beside_others(head, lone_events=100) == [unsorted]
+        enter_segments(head, [late], now_us=0)
+        assert beside_others(head, lone_events=101) == [settled[0], late]
+
+
 # --- what is written
 
 
-def test_rows_stand_by_hour_then_gpu_then_time_in_row_groups_of_whole_hours(sealed, folder, monkeypatch):
-    monkeypatch.setattr(compaction, "CELLS_PER_ROW_GROUP", 13 * len(KINDS["gpu_sample"].columns))
-    sealed(0, 1800, 3600, 7198)
-    upkeep(folder, KEEP_ALL, now_us=LONG_AFTER_US)
+def rows_of_row_groups(folder: Path) -> list[list[tuple[str, float]]]:
+    """GPU and second of each row of the only file, by row group."""
     (one,) = stored(folder)
     file = pq.ParquetFile(folder / one.path)
-    found = [
+    return [
         [(row["gpu_uuid"], (row["observed_at"].timestamp() * 1e6 - DAY_START_US) / 1e6) for row in rows.to_pylist()]
         for rows in (file.read_row_group(number) for number in range(file.num_row_groups))
     ]
+
+
+def test_rows_stand_by_gpu_then_time_in_row_groups_of_whole_hours(sealed, folder, monkeypatch):
+    monkeypatch.setattr(merging, "ROWS_PER_ROW_GROUP", 13)
+    sealed(0, 1800, 3600, 7198)
+    upkeep(folder, KEEP_ALL, now_us=LONG_AFTER_US)
     hour_0 = [0, 1, 2, 1800, 1801, 1802]
     hour_1 = [3600, 3601, 3602, 7198, 7199]
-    assert found == [
+    assert rows_of_row_groups(folder) == [
         [(f"GPU-{gpu}", second) for gpu in (0, 1) for second in hour_0],
-        [(f"GPU-{gpu}", second) for gpu in (0, 1) for second in hour_1] + [("GPU-0", 7200), ("GPU-1", 7200)],
+        [(f"GPU-{gpu}", second) for gpu in (0, 1) for second in [*hour_1, 7200]],
     ]
 
 
+def test_a_row_group_has_blocks_of_so_many_instants_each_of_them_by_gpu_then_time(sealed, folder, monkeypatch):
+    monkeypatch.setattr(merging, "INSTANTS_PER_BLOCK", 4)
+    sealed(0, 1800)
+    upkeep(folder, KEEP_ALL, now_us=LONG_AFTER_US)
+    blocks = ([0, 1, 2, 1800], [1801, 1802])
+    assert rows_of_row_groups(folder) == [
+        [(f"GPU-{gpu}", second) for block in blocks for gpu in (0, 1) for second in block]
+    ]
+
+
+@pytest.mark.parametrize("values", [{"utilization_percent": 1}, {"utilization_percent": 1, "energy_joules": 2.5}])
+def test_as_many_rows_are_held_at_once_as_the_columns_with_a_value_leave_room_for(ledger, folder, monkeypatch, values):
+    for second in range(40):
+        ledger.append([Event("gpu_sample", DAY_START_US + second * 1_000_000, {"gpu_uuid": "GPU-0", **values})])
+    seal(folder)
+    (one,) = stored(folder)
+    table = pq.read_table(folder / one.path, partitioning=None)
+    with_value = [name for name in table.column_names if table[name].null_count < len(table)]
+    row_bytes = sum(table[name].nbytes for name in with_value) / len(table)
+    monkeypatch.setattr(compaction, "LONE_EVENTS", 1)
+    monkeypatch.setattr(merging, "BYTES_PER_ROW_GROUP", 10.5 * row_bytes)
+    upkeep(folder, KEEP_ALL, now_us=LONG_AFTER_US)
+    assert [len(rows) for rows in rows_of_row_groups(folder)] == [10, 10, 10, 10]
+
+
 def test_more_rows_of_one_instant_than_a_row_group_should_have_stay_together(ledger, folder, monkeypatch):
-    monkeypatch.setattr(compaction, "CELLS_PER_ROW_GROUP", 2 * len(KINDS["annotation"].columns))
+    monkeypatch.setattr(merging, "ROWS_PER_ROW_GROUP", 2)
     for text in "abc":
         ledger.append([Event("annotation", DAY_START_US, {"text": text, "tags": [text, "x"]})] * 3)
         seal(folder)
@@ -337,7 +379,7 @@ def test_a_merge_for_which_there_is_no_room_blames_no_file_and_is_tried_again(se
     def no_room(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(compaction, "_write", no_room)
+    monkeypatch.setattr(merging, "_write", no_room)
     done = upkeep(folder, KEEP_ALL, now_us=DAY_START_US + HOUR_US)
     assert (done.merged, done.set_aside) == ([], [])
     assert done.problems == [
@@ -378,8 +420,8 @@ def test_a_head_lost_within_the_grace_counts_nothing_twice(sealed, folder, ledge
 def test_a_merge_that_lost_an_event_is_not_taken(sealed, folder, monkeypatch):
     sealed(0, 60)
     before = events_of(folder)
-    sort = compaction._sorted_slice
-    monkeypatch.setattr(compaction, "_sorted_slice", lambda *given: sort(*given).slice(1))
+    sort = merging._sorted_slice
+    monkeypatch.setattr(merging, "_sorted_slice", lambda *given: sort(*given).slice(1))
     (problem,) = upkeep(folder, KEEP_ALL, now_us=LONG_AFTER_US).problems
     assert "gave 11 events where 12 were expected" in problem
     assert events_of(folder) == before

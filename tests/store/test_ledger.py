@@ -1,5 +1,6 @@
 """Appending: durable, ordered, shared; and what stands in the tail."""
 
+import math
 import os
 import sqlite3
 import subprocess
@@ -8,6 +9,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from store.errors import LedgerHeldError, LedgerUnusableError
@@ -76,6 +78,16 @@ def test_a_frame_of_an_older_program_lacks_later_columns_and_reads_as_null():
     frames = encode_frames([Event("gpu_sample", 5, {"gpu_index": 1})], first_seq=1, host="h", boot_id="b")
     (row,) = frames_to_arrow(KINDS["gpu_sample"], frames).to_pylist()
     assert row["memory_temperature_celsius"] is None
+
+
+@pytest.mark.parametrize("odd", [0.0, 1e15, math.nan])
+def test_a_decimal_is_what_arrow_would_cast_it_to(odd):
+    given = [0.0, None, 1234567.891, -0.25, 999_999_999_999.999, 5, odd]
+    events = [Event("gpu_sample", 1, {"gpu_uuid": "GPU-1", "energy_joules": value}) for value in given]
+    found = frames_to_arrow(KINDS["gpu_sample"], encode_frames(events, first_seq=1, host="a", boot_id="b"))
+    wanted = pa.array(given, pa.float64()).cast(pa.decimal128(18, 3), safe=False)
+    assert found["energy_joules"].combine_chunks() == wanted
+    found.validate(full=True)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Retention: whole files go, oldest first, by age, size and free space; what is held stays; it is written down."""
 
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -18,13 +19,14 @@ from store.retention import (
     RetentionRules,
     add_hold,
     holds,
+    may_exceed,
     note_upkeep,
     release_hold,
     removals,
     retain,
 )
 from store.sealing import seal
-from store.segments import Segment, catalogued
+from store.segments import Segment, catalogued, enter_segments
 from store.snapshot import LedgerReader
 from store.times import DAY_US
 from store.upkeep import compact, expired, upkeep
@@ -67,6 +69,28 @@ def test_the_oldest_files_of_all_kinds_go_until_the_rest_fits_and_what_says_why_
         ("gpu_sample", 1, "size"),
     ]
     assert gone(days, RetentionRules(max_size_bytes=250), now_day=3)[-1] == ("gpu_event", 0, "size")
+
+
+@pytest.mark.parametrize(
+    ("rules", "free_bytes", "is_exceeded"),
+    [
+        (RetentionRules(), 0, False),
+        (RetentionRules(max_age_days={"request": 1, "gpu_sample": 3}), PLENTY, False),
+        (RetentionRules(max_age_days={"gpu_sample": 2.9}), PLENTY, True),
+        (RetentionRules(max_size_bytes=300), PLENTY, False),
+        (RetentionRules(max_size_bytes=299), PLENTY, True),
+        (RetentionRules(min_free_bytes=100, free_space_keeps_days=1), 100, False),
+        (RetentionRules(min_free_bytes=100, free_space_keeps_days=1), 99, True),
+    ],
+)
+def test_that_no_rule_is_exceeded_is_known_without_going_through_the_catalogue(folder, rules, free_bytes, is_exceeded):
+    days = [segment(0), segment(1), segment(2)]
+    now_us = START_US + 4 * DAY_US - 1
+    with closing(open_head(folder)) as head:
+        with head:
+            enter_segments(head, days, now_us=0)
+        assert may_exceed(head, rules, now_us=now_us, free_bytes=free_bytes) == is_exceeded
+    assert bool(removals(days, [], rules, now_us=now_us, free_bytes=free_bytes)) == is_exceeded
 
 
 def test_free_space_is_made_of_old_files_only_and_counts_what_the_other_rules_give():
