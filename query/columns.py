@@ -1,17 +1,13 @@
-"""Columns of Parquet files as numpy arrays, kept for the next question while there is room.
+"""Columns of Parquet files and of the tail as numpy arrays.
 
-A sealed file never changes under its name, so what was read of it once stays right; a question that was asked a second
-ago reads only the tail anew. Kept is what questions about one metric use: of events the time, the series and the
-metric itself, a row group at a time; of rollups the cells of one field.
+What questions about one metric use: of events the time, the series and the metric itself, a row group at a time; of
+rollups the cells of one field.
 """
 
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import pyarrow as pa
@@ -21,10 +17,7 @@ import pyarrow.parquet as pq
 from store.events import Field, Kind
 from store.rollup_cells import Floats, Ints, cell_columns, doubles, exact_integers, run_keys, series_name
 
-BYTES_MAX = 64 * 2**20  # six hours of 20 metrics of 8 GPUs at 1 Hz are 35 MB
-
 Key = tuple[Any, ...]
-Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +87,7 @@ class Cells:
 
 
 @dataclass(frozen=True, slots=True)
-class _Group:
+class Group:
     """A row group and the edges of its times, both included."""
 
     number: int
@@ -103,8 +96,8 @@ class _Group:
 
 
 @dataclass(frozen=True, slots=True)
-class _Groups:
-    groups: tuple[_Group, ...]
+class Groups:
+    groups: tuple[Group, ...]
 
     @property
     def nbytes(self) -> int:
@@ -128,67 +121,10 @@ def read_columns(kind: Kind, field: Field) -> tuple[str, ...]:
     return tuple(dict.fromkeys(("seq", "observed_at", *key_names(kind), *interval, field.name)))
 
 
-class ColumnCache:
-    """What was read of immutable files, the least recently used let go first.
-
-    For several threads: two that miss the same at once both read it.
-    """
-
-    def __init__(self, bytes_max: int = BYTES_MAX) -> None:
-        self._bytes_max = bytes_max
-        self._bytes = 0
-        self._kept: OrderedDict[Key, Any] = OrderedDict()
-        self._lock = threading.Lock()
-
-    @property
-    def nbytes(self) -> int:
-        """How much is kept."""
-        return self._bytes
-
-    def events(self, path: Path, kind: Kind, field: Field, span: tuple[int, int]) -> list[tuple[Rows, Values]]:
-        """One field in the row groups of a file that may have events of [from, to), where it has any value.
-
-        Raises:
-            OSError, pyarrow.ArrowException: The file cannot be read.
-        """
-        found = []
-        with _Opened(path, kind, field) as file:
-            groups = self._get((path,), file.groups)
-            for group in groups.groups:
-                if group.first_us < span[1] and group.last_us >= span[0]:
-                    values = self._get((path, group.number, field.name), partial(file.values, group.number))
-                    if len(values.values):
-                        found.append((self._get((path, group.number), partial(file.rows, group.number)), values))
-        return found
-
-    def cells(self, path: Path, kind: Kind, field: Field, *, with_sketch: bool) -> Cells:
-        """The cells of one field in a file of rollups.
-
-        Raises:
-            OSError, pyarrow.ArrowException: The file cannot be read.
-        """
-        return self._get((path, field.name), lambda: _read_cells(path, kind, field, with_sketch=with_sketch))
-
-    def _get(self, key: Key, read: Callable[[], Kept]) -> Kept:
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return cast("Kept", self._kept[key])
-        found = read()
-        with self._lock:
-            if key not in self._kept:
-                self._kept[key] = found
-                self._bytes += _nbytes(found)
-            while self._bytes > self._bytes_max:
-                self._bytes -= _nbytes(self._kept.popitem(last=False)[1])
-        return found
+_NOWHERE: Ints = np.empty(0, np.int64)
 
 
-def _nbytes(kept: Any) -> int:
-    return 1000 + int(kept.nbytes)
-
-
-class _Opened:
+class EventFile:
     """A Parquet file of events that is opened when something of it is read for the first time."""
 
     def __init__(self, path: Path, kind: Kind, field: Field) -> None:
@@ -204,7 +140,7 @@ class _Opened:
         if self._file is not None:
             self._file.close()
 
-    def groups(self) -> _Groups:
+    def groups(self) -> Groups:
         metadata = self._opened().metadata
         column = metadata.schema.names.index("observed_at")
         found = []
@@ -212,8 +148,8 @@ class _Opened:
             extremes = metadata.row_group(number).column(column).statistics
             known = extremes is not None and extremes.has_min_max
             first_us, last_us = (extremes.min_raw, extremes.max_raw) if known else (-(2**63), 2**63 - 1)
-            found.append(_Group(number, first_us, last_us))
-        return _Groups(tuple(found))
+            found.append(Group(number, first_us, last_us))
+        return Groups(tuple(found))
 
     def rows(self, group: int) -> Rows:
         return rows_of(self._read(group, read_columns(self._kind, self._field)), self._kind)
@@ -258,7 +194,7 @@ def rows_of(table: pa.Table, kind: Kind) -> Rows:
 def values_of(table: pa.Table, field: Field) -> Values:
     """What one field was in these events; none where the table lacks it."""
     if field.name not in table.column_names:
-        return Values(np.empty(0), None)
+        return Values(_NOWHERE if field.instrument == "counter" else np.empty(0), _NOWHERE)
     column = table[field.name]
     place = None if not column.null_count else np.flatnonzero(column.is_valid().to_numpy())
     present = column.drop_null() if column.null_count else column
@@ -267,7 +203,12 @@ def values_of(table: pa.Table, field: Field) -> Values:
     return Values(doubles(present), place)
 
 
-def _read_cells(path: Path, kind: Kind, field: Field, *, with_sketch: bool) -> Cells:
+def read_cells(path: Path, kind: Kind, field: Field, *, with_sketch: bool) -> Cells:
+    """The cells of one field in a file of rollups.
+
+    Raises:
+        OSError, pyarrow.ArrowException: The file cannot be read.
+    """
     names = cell_columns(kind, field, with_sketch=with_sketch)
     keys = cell_key_names(kind, field)
     tables = []
@@ -328,9 +269,9 @@ def _coded(table: pa.Table, names: Sequence[str]) -> tuple[tuple[Key, ...], Ints
     for of_column, known in coded:
         if len(known) > 1:
             if code.size and int(code.max() + 1) * len(known) > _CODES_MAX:
-                _, code = _dense(code)
+                _, code = dense(code)
             code = code * len(known) + of_column
-    first, code = _dense(code)
+    first, code = dense(code)
     keys = zip(*([known[at] for at in of_column[first].tolist()] for of_column, known in coded), strict=True)
     return tuple(keys), code
 
@@ -352,7 +293,7 @@ def _codes(table: pa.Table, name: str) -> tuple[Ints, list[Any]]:
     return column.indices.to_numpy().astype(np.int64), known
 
 
-def _dense(code: Ints) -> tuple[Ints, Ints]:
+def dense(code: Ints) -> tuple[Ints, Ints]:
     """Where each code occurs first, in their order; and the codes numbered without gaps."""
     if code.size and int(code.max()) < 4 * code.size + 1024:  # a table of all is faster than to sort
         first = np.full(int(code.max()) + 1, -1)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from query.columns import ColumnCache
+from query.column_cache import ColumnCache
 from query.trend_reading import TrendQuestion, TrendReading, read_trend
 from store.snapshot import END_OF_TIME_US, KindSnapshot, LedgerReader
 

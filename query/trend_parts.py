@@ -6,7 +6,7 @@ part, the readings beside them are cut into minutes too, and the steps from one 
 whatever both are of.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple, TypeVar
 
@@ -205,9 +205,11 @@ class _Numbers:
     def _of(self, keys: Sequence[Key], columns: Sequence[str], name: str, gpu: str) -> _Keys:
         series, run = ([columns.index(one) for one in names] for names in (self._of_series, self._of_run))
         at_name, at_gpu = columns.index(name), columns.index(gpu) if self._gpus else 0
+        of_series = np.array([self._series(tuple(key[at] for at in series)) for key in keys], np.int64)
+        is_one = self._of_run == self._of_series
         return _Keys(
-            np.array([self._run(tuple(key[at] for at in run)) for key in keys], np.int64),
-            np.array([self._series(tuple(key[at] for at in series)) for key in keys], np.int64),
+            of_series if is_one else np.array([self._run(tuple(key[at] for at in run)) for key in keys], np.int64),
+            of_series,
             np.array([self._name(key[at_name]) for key in keys], np.int64),
             np.array([not self._gpus or key[at_gpu] in self._gpus for key in keys], bool),
         )
@@ -234,13 +236,24 @@ class _Readings(NamedTuple):
     values: Any  # of a counter as integers
 
     def taken(self, order: Ints) -> "_Readings":
-        columns: Iterable[Any] = (column[order] for column in self)
-        return _Readings(*columns)
+        return _each_once(self, lambda column: column[order])
 
     @staticmethod
     def joined(pieces: Sequence["_Readings"]) -> "_Readings":
-        columns: Iterable[Any] = (np.concatenate(of_all) for of_all in zip(*pieces, strict=True))
-        return _Readings(*columns)
+        by_column = [_Column(of_all) for of_all in zip(*pieces, strict=True)]
+        if all(piece.run is piece.series for piece in pieces):
+            by_column[1] = by_column[0]
+        return _each_once(by_column, lambda column: np.concatenate(column.pieces))
+
+
+class _Column(NamedTuple):
+    pieces: tuple[Any, ...]
+
+
+def _each_once(columns: Sequence[Any], change: Callable[[Any], Any]) -> _Readings:
+    """The columns changed; of a gauge run and series are one array, and stay one."""
+    changed = {id(column): change(column) for column in {id(column): column for column in columns}.values()}
+    return _Readings(*(changed[id(column)] for column in columns))
 
 
 def _readings(numbers: _Numbers, blocks: Iterable[Block]) -> _Readings:
@@ -269,7 +282,9 @@ def _of_block(numbers: _Numbers, block: Block) -> _Readings:
         place = np.flatnonzero(chosen) if place is None else place[chosen[place]]
     code, time_us, seq = (column if place is None else column[place] for column in (rows.code, rows.time_us, rows.seq))
     covered_s = _covered_s(numbers.metric, rows.interval_s if place is None else rows.interval_s[place])
-    return _Readings(keys.run[code], keys.series[code], keys.name[code], time_us, seq, covered_s, values)
+    series = keys.series[code]
+    run = series if keys.run is keys.series else keys.run[code]
+    return _Readings(run, series, keys.name[code], time_us, seq, covered_s, values)
 
 
 def _both(one: NDArray[np.bool_] | None, other: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -441,7 +456,8 @@ class _Chosen:
         )  # fmt: skip
 
     def sketches(self) -> Sketches:
+        series = self.keys.series[self.cells.code[self.cells.sketch_cell]]
+        if self.is_chosen.all():
+            return Sketches(series, self.cells.sketch_bucket, self.cells.sketch_n)
         is_chosen = self.is_chosen[self.cells.sketch_cell]
-        cell = self.cells.sketch_cell[is_chosen]
-        series = self.keys.series[self.cells.code[cell]]
-        return Sketches(series, self.cells.sketch_bucket[is_chosen], self.cells.sketch_n[is_chosen])
+        return Sketches(series[is_chosen], self.cells.sketch_bucket[is_chosen], self.cells.sketch_n[is_chosen])

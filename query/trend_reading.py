@@ -11,8 +11,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from query.catalogue import Metric
-from query.columns import Cells, ColumnCache, Rows, Values, read_columns, rows_of, values_of
+from query.column_cache import ColumnCache
+from query.columns import Cells, Rows, Values
 from query.resolutions import Range, RollupPlan
+from query.tail_columns import TailColumns, TailPicture, tail_picture
 from query.trend_parts import Block, TrendParts, parts_of_events, parts_of_plan
 from query.windows import Window
 from store.snapshot import LedgerReader, NotRolled, RollupExtent
@@ -74,7 +76,7 @@ def read_trend(
         question: What is asked.
     """
     while True:
-        picture = _picture(folder, left_out, question)
+        picture = _picture(folder, cache, left_out, question)
         if picture is None:
             return None
         try:
@@ -90,6 +92,7 @@ class _Picture:
     question: TrendQuestion
     plan: RollupPlan | None
     events: NotRolled
+    tail: TailPicture | None
     cells: Mapping[str, Sequence[Path]]
 
     def read(self, cache: ColumnCache, left_out: Collection[Path]) -> TrendParts:
@@ -118,9 +121,10 @@ class _Picture:
             yield from (Block(rows, values, _within(rows, edges)) for rows, values in events(paths, edges))
         late = events(self.events.late, self.question.span)
         yield from (Block(rows, values, self._is_late(rows, ranges)) for rows, values in late)
-        if self.events.tail.num_rows:
-            tail = rows_of(self.events.tail, kind)
-            yield Block(tail, values_of(self.events.tail, field), self._is_wanted_of_tail(tail, ranges))
+        if self.tail:
+            tail = self.tail.columns(kind, field)
+            cache.keep_tail(kind, field, tail)
+            yield Block(tail.rows, tail.values, self._is_wanted_of_tail(tail.rows, ranges))
 
     def _is_late(self, rows: Rows, ranges: Iterable[Range]) -> NDArray[np.bool_]:
         is_late = self._is_in_window(rows) & (rows.seq > (self.plan.upto_seq if self.plan else 0))
@@ -160,12 +164,15 @@ def _is_in_any(rows: Rows, ranges: Iterable[Range]) -> NDArray[np.bool_]:
     return is_in
 
 
-def _picture(folder: Path, left_out: Collection[Path], question: TrendQuestion) -> _Picture | None:
+def _picture(folder: Path, cache: ColumnCache, left_out: Collection[Path], question: TrendQuestion) -> _Picture | None:
+    tail = cache.tail(question.metric.kind, question.metric.column)  # before the picture, so that it is no newer
     with LedgerReader(folder) as reader, reader.one_picture():
-        return _taken(reader, left_out, question)
+        return _taken(reader, left_out, question, tail)
 
 
-def _taken(reader: LedgerReader, left_out: Collection[Path], question: TrendQuestion) -> _Picture | None:
+def _taken(
+    reader: LedgerReader, left_out: Collection[Path], question: TrendQuestion, before: TailColumns | None
+) -> _Picture | None:
     kind = question.metric.kind.name
     plan = question.choose(reader.rollup_extent(kind))
     cells = {step: _files(reader, kind, step, ranges) for step, ranges in plan.cells.items()} if plan else {}
@@ -175,9 +182,9 @@ def _taken(reader: LedgerReader, left_out: Collection[Path], question: TrendQues
     is_older = plan is None and reader.has_older(kind)  # cells are made of today's version alone
     if is_older or sum(reader.event_count(kind, *one) for one in ranges) > EVENTS_MAX:
         return None
-    columns = read_columns(question.metric.kind, question.metric.column)
     upto_seq = plan.upto_seq if plan else 2**63 - 1
-    return _Picture(question, plan, reader.not_rolled(kind, ranges, question.span, upto_seq, columns), cells)
+    events = reader.not_rolled(kind, ranges, question.span, upto_seq)
+    return _Picture(question, plan, events, tail_picture(reader, kind, before), cells)
 
 
 def _files(reader: LedgerReader, kind: str, step: str, ranges: Iterable[Range]) -> list[Path]:

@@ -1,6 +1,6 @@
 """Reading a ledger: one consistent picture of catalogue and tail."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,17 +47,15 @@ class OlderEvents:
 
 @dataclass(frozen=True, slots=True)
 class NotRolled:
-    """The events of one kind that no rollup holds.
+    """The sealed events of one kind that no rollup holds.
 
     Args:
         ranges: Each range of time that is wanted, [from, to) in microseconds, with the files that may hold some of it.
         late: Files that may hold events which came later than the rollups' `upto_seq`, from whatever time.
-        tail: The events not sealed yet.
     """
 
     ranges: tuple[tuple[tuple[int, int], tuple[Path, ...]], ...]
     late: tuple[Path, ...]
-    tail: "pa.Table"
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,12 +182,7 @@ class LedgerReader:
         return tuple(self.folder / path for (path,) in rows)
 
     def not_rolled(
-        self,
-        kind: str,
-        ranges: Iterable[tuple[int, int]],
-        window: tuple[int, int],
-        upto_seq: int,
-        columns: Collection[str],
+        self, kind: str, ranges: Iterable[tuple[int, int]], window: tuple[int, int], upto_seq: int
     ) -> NotRolled:
         """What may hold events of any of the ranges, or of the window with a seq beyond `upto_seq`."""
         rows = self._head.execute(
@@ -197,10 +190,23 @@ class LedgerReader:
             "and last_seq > ?",
             (kind, *window, upto_seq),
         )
-        tail = frames_to_arrow(KINDS[kind], frames_of_rows(self._frames(kind, window)), columns)
         return NotRolled(
-            tuple((one, self._paths(kind, one)) for one in ranges), tuple(self.folder / path for (path,) in rows), tail
+            tuple((one, self._paths(kind, one)) for one in ranges), tuple(self.folder / path for (path,) in rows)
         )
+
+    def tail_edges(self, kind: str) -> tuple[int, int] | None:
+        """First and last seq of the tail of a kind; None where it is empty."""
+        first, last = self._head.execute(
+            "select min(first_seq), max(first_seq + event_count) - 1 from frame where kind = ?", (kind,)
+        ).get
+        return None if first is None else (first, last)
+
+    def tail_frames(self, kind: str, after_seq: int = 0) -> list[Frame]:
+        """The frames of a kind that begin after a seq."""
+        rows = self._head.execute(
+            "select * from frame where kind = ? and first_seq > ? order by first_seq", (kind, after_seq)
+        )
+        return frames_of_rows(rows.fetchall())
 
     @contextmanager
     def one_picture(self) -> Iterator[None]:

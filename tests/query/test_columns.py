@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from query import columns
 from query.catalogue import find_metric
-from query.columns import ColumnCache, rows_of, values_of
+from query.column_cache import ColumnCache
+from query.columns import rows_of, values_of
 from store.derivations import arrow_schema
 from store.events import KINDS
 

@@ -80,14 +80,23 @@ def test_a_frame_of_an_older_program_lacks_later_columns_and_reads_as_null():
     assert row["memory_temperature_celsius"] is None
 
 
-@pytest.mark.parametrize("odd", [0.0, 1e15, math.nan])
-def test_a_decimal_is_what_arrow_would_cast_it_to(odd):
-    given = [0.0, None, 1234567.891, -0.25, 999_999_999_999.999, 5, odd]
-    events = [Event("gpu_sample", 1, {"gpu_uuid": "GPU-1", "energy_joules": value}) for value in given]
-    found = frames_to_arrow(KINDS["gpu_sample"], encode_frames(events, first_seq=1, host="a", boot_id="b"))
+def test_a_decimal_is_what_arrow_would_cast_it_to():
+    given = [0.0, None, 1234567.891, -0.25, 999_999_999_999.999, 5]
     wanted = pa.array(given, pa.float64()).cast(pa.decimal128(18, 3), safe=False)
-    assert found["energy_joules"].combine_chunks() == wanted
+    found = joules(given)
+    assert found.combine_chunks() == wanted
     found.validate(full=True)
+
+
+@pytest.mark.parametrize("odd", [1e15, -1e15, math.nan, math.inf, -math.inf])
+def test_what_no_decimal_can_hold_is_null_and_never_zero(odd):
+    assert joules([1.5, odd]).to_pylist() == [Decimal("1.500"), None]
+
+
+def joules(given: list[float | None]) -> pa.ChunkedArray:
+    events = [Event("gpu_sample", 1, {"gpu_uuid": "GPU-1", "energy_joules": value}) for value in given]
+    frames = encode_frames(events, first_seq=1, host="a", boot_id="b")
+    return frames_to_arrow(KINDS["gpu_sample"], frames)["energy_joules"]
 
 
 @pytest.mark.parametrize(
