@@ -73,6 +73,7 @@ class Ledger:
         self.host = host or socket.gethostname()
         self.boot_id = boot_id or read_boot_id()
         self._head = open_head(folder)
+        self.id: str = self._head.execute("select id from ledger").get
 
     def append(self, events: Sequence[Event], *, idempotency_key: str | None = None) -> range:
         """Write `events`, durably, and return the range of seq that they got.

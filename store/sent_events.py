@@ -1,16 +1,17 @@
 """Events that a source may send again, of which each is stored once.
 
-A sender that heard no answer sends again: the whole batch, under the key it had, or single events in another batch, such
-as a span that an exporter could not get rid of. A batch is known by its key (`store.ledger`), an event by its `source`
-and `source_event_id`, of which 64 bits of a hash are kept: among a million of them, one that is new is taken for a known
-one once in 10^13 times. Keys stand in two generations; when the newer is full the older goes as a whole, so at least the
-newest `KEYS_PER_GENERATION` events are known and at most twice as many. Random keys touch as many pages as there are
-events, and a generation has 1,300: that bounds what one commit writes. A head that is built anew knows none of them.
+A sender that heard no answer sends again: the whole batch, under the key it had, or single events in another batch,
+such as a span that an exporter could not get rid of. A batch is known by its key (`store.ledger`), an event by its
+`source` and `source_event_id`, of which 64 bits of a hash are kept: among a million of them, one that is new is taken
+for a known one once in 10^13 times. Keys stand in two generations; when the newer is full the older goes as a whole, so
+at least the newest `KEYS_PER_GENERATION` events are known and at most twice as many. Random keys touch as many pages as
+there are events, and a generation has 1,300: that bounds what one commit writes. A head that is built anew knows none.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Any
 
 import apsw
 import msgspec
@@ -74,13 +75,12 @@ def unknown_events(head: apsw.Connection, events: Sequence[Event]) -> list[Event
 
 def _remember(head: apsw.Connection, keys: Iterable[int]) -> frozenset[int]:
     """Those of the keys that are new; sorted, they go into the table from left to right."""
-    newer, count = head.execute(
-        "select generation, key_count from event_key_generation order by generation desc limit 1"
-    ).fetchone() or (1, 0)
+    newest = "select generation, key_count from event_key_generation order by generation desc limit 1"
+    newer, count = head.execute(newest).fetchone() or (1, 0)
     if count >= KEYS_PER_GENERATION:
         head.execute("delete from event_key where generation < ?", (newer,))
         head.execute("delete from event_key_generation where generation < ?", (newer,))
         newer, count = newer + 1, 0
-    rows = head.execute(_ADD, {"newer": newer, "keys": msgspec.json.encode(list(keys)).decode()}).fetchall()
+    rows: list[Any] = head.execute(_ADD, {"newer": newer, "keys": msgspec.json.encode(list(keys)).decode()}).fetchall()
     head.execute("insert or replace into event_key_generation values (?, ?)", (newer, count + len(rows)))
-    return frozenset(key for (key,) in rows)
+    return frozenset(row[0] for row in rows)
