@@ -1,9 +1,10 @@
 """Samples of inference servers from OTLP metrics.
 
-Known are the metrics of vLLM and SGLang by their Prometheus names, as the OpenTelemetry Collector passes them on, and
-the server metrics of the GenAI conventions. Points of one server, model, engine and time are one row. A histogram that
-counts from the server's start becomes what was added since the point before, which is why the newest point of each is
-kept; a counter stays as it is. What is not known is rejected and counted, as OTLP's partial success has it.
+Known are the metrics of vLLM and SGLang by their Prometheus names, as the OpenTelemetry Collector passes them on (with
+`_` for the `:` where a sender may not write that), and the server metrics of the GenAI conventions. Points of one
+server, model, engine and time are one row. A histogram that counts from the server's start becomes what was added since
+the point before, which is why the newest point of each is kept; a counter stays as it is. What is not known is rejected
+and counted, as OTLP's partial success has it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -27,21 +28,23 @@ KEPT_SERIES_MAX = 4096  # some 4 MiB: 400 servers with ten histograms
 BUCKETS_MAX = 200
 
 _SCALARS: Mapping[str, Field] = {
-    column.source.removesuffix("_total"): column for column in SERVER_SAMPLE.fields if ":" in column.source
+    column.source.removesuffix("_total").replace(":", "_"): column
+    for column in SERVER_SAMPLE.fields
+    if ":" in column.source
 }
 _HISTOGRAMS: Mapping[str, str] = {
-    "vllm:time_to_first_token_seconds": "time_to_first_token_histogram",
-    "vllm:inter_token_latency_seconds": "inter_token_latency_histogram",
-    "vllm:request_time_per_output_token_seconds": "time_per_output_token_histogram",
-    "vllm:time_per_output_token_seconds": "time_per_output_token_histogram",
-    "vllm:e2e_request_latency_seconds": "duration_histogram",
-    "vllm:request_queue_time_seconds": "queue_histogram",
-    "vllm:request_prefill_time_seconds": "prefill_histogram",
-    "vllm:request_decode_time_seconds": "decode_histogram",
-    "sglang:time_to_first_token_seconds": "time_to_first_token_histogram",
-    "sglang:inter_token_latency_seconds": "inter_token_latency_histogram",
-    "sglang:e2e_request_latency_seconds": "duration_histogram",
-    "sglang:queue_time_seconds": "queue_histogram",
+    "vllm_time_to_first_token_seconds": "time_to_first_token_histogram",
+    "vllm_inter_token_latency_seconds": "inter_token_latency_histogram",
+    "vllm_request_time_per_output_token_seconds": "time_per_output_token_histogram",
+    "vllm_time_per_output_token_seconds": "time_per_output_token_histogram",
+    "vllm_e2e_request_latency_seconds": "duration_histogram",
+    "vllm_request_queue_time_seconds": "queue_histogram",
+    "vllm_request_prefill_time_seconds": "prefill_histogram",
+    "vllm_request_decode_time_seconds": "decode_histogram",
+    "sglang_time_to_first_token_seconds": "time_to_first_token_histogram",
+    "sglang_inter_token_latency_seconds": "inter_token_latency_histogram",
+    "sglang_e2e_request_latency_seconds": "duration_histogram",
+    "sglang_queue_time_seconds": "queue_histogram",
     "gen_ai.server.request.duration": "duration_histogram",
     "gen_ai.server.time_to_first_token": "time_to_first_token_histogram",
     "gen_ai.server.time_per_output_token": "time_per_output_token_histogram",
@@ -103,10 +106,11 @@ class SeriesReader:
     def _take(self, metric: Metric, resource: Mapping[str, Any], arrival: Arrival, rows: _Rows) -> None:
         shape = metric.WhichOneof("data")
         points = getattr(metric, shape).data_points if shape else ()
-        if (column := _HISTOGRAMS.get(metric.name)) and shape == "histogram":
+        name = metric.name.replace(":", "_")
+        if (column := _HISTOGRAMS.get(name)) and shape == "histogram":
             is_delta = metric.histogram.aggregation_temporality == _DELTA
             self._take_each(metric.name, points, resource, arrival, rows, column, is_delta=is_delta)
-        elif (scalar := _SCALARS.get(metric.name.removesuffix("_total"))) is None or shape not in ("gauge", "sum"):
+        elif (scalar := _SCALARS.get(name.removesuffix("_total"))) is None or shape not in ("gauge", "sum"):
             rows.reject(metric.name, "not one that is recorded", len(points))
         elif shape == "sum" and metric.sum.aggregation_temporality == _DELTA:
             rows.reject(metric.name, "a counter is recorded as it counts: send it cumulative", len(points))
@@ -197,7 +201,7 @@ def _labels(point: Any) -> tuple[tuple[str, str], ...]:
 
 def _row(key: RowKey, name: str) -> dict[str, Any]:
     address, service, model, engine, _ = key
-    kind = name.partition(":")[0] if ":" in name else None
+    kind = next((kind for kind in ("vllm", "sglang") if name.startswith(kind)), None)
     return {"server_address": address, "service": service, "model": model, "engine": engine, "server_kind": kind}
 
 

@@ -17,7 +17,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from collector.ingest.protobuf import attributes_of, decoded, id_text
 from collector.ingest.reading import EVENTS_MAX, PROBLEMS_MAX, Arrival, Read, check_time, too_many
 from collector.ingest.requests import completed
-from collector.ingest.texts import error_text, pseudonym, safe_attributes, short_text
+from collector.ingest.texts import error_text, pseudonym, short_text
 from store.events import Event
 
 INT32_MAX, INT64_MAX = 2**31 - 1, 2**63 - 1
@@ -154,7 +154,7 @@ def _event(span: Span, resource: Mapping[str, Any], arrival: Arrival) -> Event |
     }
     values.setdefault("server_address", short_text(resource.get("server.address") or resource.get("host.name")))
     values["user_hash"] = pseudonym(said.get("enduser.id") or said.get("user.id"), arrival.ledger_id)
-    values["attributes"] = safe_attributes({name: value for name, value in said.items() if name in _KEPT})
+    values["attributes"] = _kept(said)
     values |= _rpc(said) | _failure(span, values)
     values.setdefault("endpoint", short_text(span.name))
     return Event("request", ended_us, completed(values, ended_us))
@@ -168,6 +168,12 @@ def _columns(said: Mapping[str, Any]) -> dict[str, Any]:
                 found[column] = value
                 break
     return found
+
+
+def _kept(said: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The few attributes that stay as they are: ids, settings of the request, names; texts are cut."""
+    found = {name: value for name, value in said.items() if name in _KEPT and isinstance(value, str | int | float)}
+    return {name: short_text(value) if isinstance(value, str) else value for name, value in found.items()} or None
 
 
 def _rpc(said: Mapping[str, Any]) -> dict[str, Any]:

@@ -200,7 +200,7 @@ def test_what_is_no_otlp_is_refused_in_the_senders_own_format(face):
     assert (status, headers["content-type"]) == (400, protobuf)
     assert answer.startswith(b"\x08\x03\x12")  # a google.rpc.Status: INVALID_ARGUMENT and a message
     assert b"The body is no ExportTraceServiceRequest" in answer
-    status, answer = face.send("/v1/traces", "[]")
+    status, answer = face.send("/v1/traces", "{")
     assert (status, answer["code"]) == (400, 3)
     status, answer = face.send("/v1/traces", "x", content_type="text/plain")
     told = "OTLP comes as application/x-protobuf or application/json, not as 'text/plain'"
@@ -227,30 +227,30 @@ def test_a_partial_success_is_what_the_messages_of_opentelemetry_say(rejected):
 @pytest.fixture
 def meter(face):
     """A meter of the SDK and what sends its metrics now; counting from the start, or since the last time."""
-    readers = []
+    providers = []
 
     def make(temporality=None):
         exporter = OTLPMetricExporter(
             endpoint=f"{face.url}/v1/metrics", preferred_temporality=temporality, compression=Compression.Gzip
         )
-        readers.append(PeriodicExportingMetricReader(exporter, export_interval_millis=float("inf")))
-        provider = MeterProvider(resource=RESOURCE, metric_readers=[readers[-1]])
-        return provider.get_meter("test"), readers[-1].force_flush
+        reader = PeriodicExportingMetricReader(exporter, export_interval_millis=float("inf"))
+        providers.append(MeterProvider(resource=RESOURCE, metric_readers=[reader], shutdown_on_exit=False))
+        return providers[-1].get_meter("test"), reader.force_flush
 
     yield make
-    for reader in readers:
-        reader.shutdown()
+    for provider in providers:
+        provider.shutdown()
 
 
 def test_metrics_of_vllm_are_samples_and_histograms_what_was_added(face, meter):
     vllm, send = meter()
     labels = {"model_name": "llama-3", "engine": "0"}
-    vllm.create_gauge("vllm:num_requests_running").set(3, labels)
-    vllm.create_gauge("vllm:kv_cache_usage_perc").set(0.5, labels)
-    finished = vllm.create_counter("vllm:request_success")
+    vllm.create_gauge("vllm_num_requests_running").set(3, labels)
+    vllm.create_gauge("vllm_kv_cache_usage_perc").set(0.5, labels)
+    finished = vllm.create_counter("vllm_request_success")
     finished.add(4, {**labels, "finished_reason": "stop"})
     finished.add(1, {**labels, "finished_reason": "length"})
-    queue_time = vllm.create_histogram("vllm:request_queue_time_seconds", explicit_bucket_boundaries_advisory=[0.1, 1])
+    queue_time = vllm.create_histogram("vllm_request_queue_time_seconds", explicit_bucket_boundaries_advisory=[0.1, 1])
     queue_time.record(5, labels)
     send()
     queue_time.record(0.05, labels)
@@ -287,17 +287,6 @@ def test_histograms_that_are_sent_as_differences_are_taken_as_they_are(face, met
     assert (row["model"], json.loads(row["duration_histogram"])["counts"]) == ("llama-3", [1, 0])
 
 
-def test_metrics_that_are_not_known_are_counted_as_rejected(face, meter, caplog):
-    server, send = meter({Counter: AggregationTemporality.DELTA})
-    server.create_counter("http.requests").add(1)
-    server.create_counter("vllm:prompt_tokens").add(1)
-    with caplog.at_level(logging.WARNING):
-        send()
-    assert face.rows("server_sample") == []
-    assert "not one that is recorded" in caplog.text
-    assert "send it cumulative" in caplog.text
-
-
 @pytest.fixture
 def metric_body(now_us):
     """An ExportMetricsServiceRequest as JSON: one cumulative histogram, at a second and with a start in seconds."""
@@ -316,6 +305,20 @@ def metric_body(now_us):
         return {"resourceMetrics": [{"scopeMetrics": [{"metrics": [metric]}]}]}
 
     return make
+
+
+def test_metrics_that_are_not_recorded_are_counted_in_a_partial_success_and_the_others_kept(face, metric_body):
+    body = metric_body(1, 1, 2)
+    counted = {"aggregationTemporality": 1, "isMonotonic": True, "dataPoints": [{"asInt": "1"}]}
+    others = [{"name": "http.requests", "sum": counted}, {"name": "vllm:prompt_tokens", "sum": counted}]
+    body["resourceMetrics"][0]["scopeMetrics"][0]["metrics"] += others
+    status, answer = face.send("/v1/metrics", body)
+    told = (
+        "metric 'http.requests': not one that is recorded; "
+        "metric 'vllm:prompt_tokens': a counter is recorded as it counts: send it cumulative"
+    )
+    assert (status, answer) == (200, {"partialSuccess": {"rejectedDataPoints": "2", "errorMessage": told}})
+    assert len(face.rows("server_sample")) == 1
 
 
 def test_a_body_of_metrics_that_is_sent_again_is_stored_once(face, metric_body):
