@@ -28,6 +28,8 @@ from collector.guarded import GuardedProbe
 from collector.host.devices import DeviceProbe
 from collector.host.probe import HostProbe
 from collector.host.sensors import read_sensors
+from collector.ingest.face import TOKEN_NAME, ingest_routes, is_here
+from collector.ingest.intake import Intake
 from collector.listening import bound_socket
 from collector.pausing import PausableProbe
 from collector.probe import Condition, Probe
@@ -35,8 +37,10 @@ from collector.recordings.replay import ReplayProbe
 from collector.renewing import Renewal, become_anew
 from collector.sampler import Sampler
 from store.events import stale_after_s
+from store.ledger import Ledger
 from store.quarantine import here_and_now, quarantined_count
 from store.space import SpaceLimits, SpaceWatch, free_bytes
+from store.tokens import token_in
 from store.upkeep_settings import UpkeepSettings
 
 logger = logging.getLogger(__name__)
@@ -164,8 +168,8 @@ class Health:
         return JSONResponse(body, status_code=503 if problem else 200)
 
 
-def http_face(health: Health, metrics: LiveCollector) -> Starlette:
-    """The collector's HTTP face: /metrics, /healthz, /readyz."""
+def http_face(health: Health, metrics: LiveCollector, ingest: Sequence[Route] = ()) -> Starlette:
+    """The collector's HTTP face: /metrics, /healthz, /readyz, and what takes events in."""
 
     async def serve_metrics(request: Request) -> Response:
         body, content_type = expose(metrics, request.headers.get("accept", ""))
@@ -177,7 +181,8 @@ def http_face(health: Health, metrics: LiveCollector) -> Starlette:
     async def readyz(_: Request) -> Response:
         return health.answer(health.not_ready_because())
 
-    return Starlette(routes=[Route("/metrics", serve_metrics), Route("/healthz", healthz), Route("/readyz", readyz)])
+    own = [Route("/metrics", serve_metrics), Route("/healthz", healthz), Route("/readyz", readyz)]
+    return Starlette(routes=[*own, *ingest])
 
 
 def run(settings: CollectorSettings) -> int:
@@ -228,12 +233,15 @@ def run(settings: CollectorSettings) -> int:
         signal.signal(number, end)
     failures: list[BaseException] = []
     sampling = threading.Thread(target=_sample, args=(sampler, stop, failures), name="sampler", daemon=True)
-    serving = _serve(http_face(health, metrics), listener)
+    intake = Intake(lambda: Ledger(folder), SpaceWatch(limits, lambda: free_bytes(folder)))
+    token = None if is_here(settings.host) else token_in(folder / TOKEN_NAME)
+    serving = _serve(http_face(health, metrics, ingest_routes(intake, token)), listener)
     sampling.start()
     logger.info("recording to %s; http://%s:%d/metrics", folder, settings.host, listener.getsockname()[1])
     stop.wait()
     sampling.join(LAST_TICK_TIME_LIMIT_S)
     serving.should_exit = True
+    intake.close()
     sealer.close()
     has_ended = not sampling.is_alive()
     if has_ended:

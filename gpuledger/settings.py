@@ -34,10 +34,10 @@ class _Section(BaseModel):
 class CollectorSection(_Section):
     """What is watched, how often, and where its HTTP face listens."""
 
-    host: str = Field(default="127.0.0.1", description="Address of /metrics, /healthz and /readyz.")
-    port: int = Field(
-        default=9465, ge=0, le=65535, description="Port of /metrics, /healthz and /readyz; 0 takes any free one."
+    host: str = Field(
+        default="127.0.0.1", description="Address of /metrics, /healthz, /readyz and of what takes events in."
     )
+    port: int = Field(default=9465, ge=0, le=65535, description="Port of the same; 0 takes any free one.")
     sample_interval_s: float = Field(default=1.0, ge=0.02, le=60, description="Seconds between two samples.")
     seal_interval_s: float = Field(
         default=120.0, ge=0.1, le=3600, description="Seconds between two sealings of the tail into Parquet."

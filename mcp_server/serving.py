@@ -1,12 +1,9 @@
 """The server on its two wires: stdin and stdout, and streamable HTTP."""
 
 import hmac
-import os
-import secrets
 import signal
 import socket
 from collections.abc import MutableMapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +18,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from collector.request_log import RequestLog
 from mcp_server.guard import Guard
 from mcp_server.tools import ServerSettings, Tools
-from store.errors import GpuledgerError, LedgerUnusableError
+from store.errors import GpuledgerError
 from store.snapshot import LedgerReader
+from store.tokens import token_in
 
 __all__ = ["ServerSettings", "build_server", "serve_http", "serve_stdio"]
 
@@ -89,20 +87,7 @@ def ledger_token(folder: Path) -> str:
     Raises:
         LedgerUnusableError: The file can neither be read nor made.
     """
-    path = folder / TOKEN_NAME
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError):
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(secrets.token_urlsafe(32))
-        return path.read_text().strip()
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise LedgerUnusableError(
-            f"The token file {path} cannot be used ({reason})",
-            "make the ledger's folder writable for this user",
-        ) from error
+    return token_in(folder / TOKEN_NAME)
 
 
 def http_app(server: MCPServer[Any], settings: ServerSettings, *, host: str, port: int, token: str) -> ASGIApp:

@@ -34,6 +34,7 @@ OWN_NAMES = frozenset(
         "collector.lock",
         "seal.lock",
         "mcp.token",
+        "ingest.token",
         "pause.json",
         "lost+found",  # of a file system that is the ledger's alone
     }

@@ -23,6 +23,7 @@ from store.errors import LedgerHeldError, LedgerUnusableError
 from store.events import Event
 from store.frames import Frame, encode_frames
 from store.head import open_head
+from store.sent_events import Receipt, SentBatch, unknown_events
 
 LOCK_NAME = "collector.lock"
 KEYS_KEPT_S = 7 * 86_400  # a week: as long as a source may be cut off and then send again what it is not sure of
@@ -72,6 +73,7 @@ class Ledger:
         self.host = host or socket.gethostname()
         self.boot_id = boot_id or read_boot_id()
         self._head = open_head(folder)
+        self.id: str = self._head.execute("select id from ledger").get
 
     def append(self, events: Sequence[Event], *, idempotency_key: str | None = None) -> range:
         """Write `events`, durably, and return the range of seq that they got.
@@ -86,14 +88,47 @@ class Ledger:
             LedgerUnusableError: The disk is full or failing; nothing of the batch was written.
             ValueError: A kind or field that is not declared.
         """
+        with self._appending() as head:
+            if idempotency_key is not None and (given := _range_of_key(head, idempotency_key)) is not None:
+                return given
+            seqs = insert_events(head, events, host=self.host, boot_id=self.boot_id)
+            if idempotency_key is not None:
+                _remember_key(head, idempotency_key, seqs, self._clock_us())
+            return seqs
+
+    def append_sent(self, batches: Sequence[SentBatch]) -> list[Receipt]:
+        """Write what sources sent, in one durable commit, and say what became of each batch.
+
+        A batch whose key is known is not stored again, nor is an event whose source and id are: see
+        `store.sent_events`. The batches of one call share frames, so many small ones cost what one large one does.
+
+        Raises:
+            LedgerUnusableError: The disk is full or failing; nothing of any batch was written.
+            ValueError: A kind or field that is not declared.
+        """
+        receipts: list[Receipt] = []
+        fresh: list[Event] = []
+        new_keys: set[str] = set()
+        with self._appending() as head:
+            for batch in batches:
+                is_known = batch.key is not None and (
+                    batch.key in new_keys or _range_of_key(head, batch.key) is not None
+                )
+                unknown = [] if is_known else unknown_events(head, batch.events)
+                if batch.key is not None and not is_known:
+                    new_keys.add(batch.key)
+                receipts.append(Receipt(len(unknown), len(batch.events) - len(unknown)))
+                fresh += unknown
+            seqs = insert_events(head, fresh, host=self.host, boot_id=self.boot_id)
+            for key in new_keys:
+                _remember_key(head, key, seqs, self._clock_us())
+        return receipts
+
+    @contextmanager
+    def _appending(self) -> Iterator[apsw.Connection]:
         try:
             with transaction(self._head) as head:
-                if idempotency_key is not None and (given := _range_of_key(head, idempotency_key)) is not None:
-                    return given
-                seqs = insert_events(head, events, host=self.host, boot_id=self.boot_id)
-                if idempotency_key is not None:
-                    _remember_key(head, idempotency_key, seqs, self._clock_us())
-                return seqs
+                yield head
         except (
             apsw.FullError,
             apsw.IOError,
