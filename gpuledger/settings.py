@@ -18,7 +18,7 @@ from store.errors import UsageError, did_you_mean
 
 ENV_PREFIX = "GPULEDGER_"
 CONFIG_VARIABLE = "GPULEDGER_CONFIG"
-OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "GPULEDGER_DEBUG"})
+OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "GPULEDGER_DEBUG", "GPULEDGER_SEND_TO", "GPULEDGER_SEND_TOKEN"})
 
 
 def default_data_folder() -> Path:
