@@ -790,7 +790,11 @@ REQUEST = Kind(
 
 
 def _histogram(name: str, meaning: str) -> Field:
-    return _state(name, "json", f"{meaning} since the row before: bucket bounds, counts, sum and count.")
+    return _state(
+        name,
+        "json",
+        f"{meaning} since the row before: bucket bounds, counts, sum, count, and percentiles estimated from them.",
+    )
 
 
 SERVER_SAMPLE = Kind(
