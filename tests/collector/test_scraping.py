@@ -2,6 +2,7 @@
 
 import socket
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -58,7 +59,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(200 if self.path == "/metrics" else 404)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        with suppress(OSError):  # who asked has given up
+            self.wfile.write(body)
 
     def log_message(self, *_):
         pass
