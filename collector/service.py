@@ -36,6 +36,7 @@ from collector.probe import Condition, Probe
 from collector.recordings.replay import ReplayProbe
 from collector.renewing import Renewal, become_anew
 from collector.sampler import Sampler
+from collector.scraping.probe import ScrapeProbe, ScrapeTarget
 from store.events import stale_after_s
 from store.ledger import Ledger
 from store.quarantine import here_and_now, quarantined_count
@@ -65,6 +66,7 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True):
     low_space_bytes: int = SpaceLimits().low_bytes
     read_only_space_bytes: int = SpaceLimits().read_only_bytes
     upkeep: UpkeepSettings = UpkeepSettings()
+    scrape: tuple[ScrapeTarget, ...] = ()
 
 
 class Sealer:
@@ -259,6 +261,7 @@ def _probes(settings: CollectorSettings, folder: Path, clock: Clock, renewal: Re
     machine: list[Probe] = [
         HostProbe(ledger_folder=folder, interval_s=interval_s, sensors=read_sensors),
         DeviceProbe(interval_s=interval_s),
+        *([ScrapeProbe(settings.scrape, interval_s=interval_s)] if settings.scrape else []),
     ]
     kind, _, file = settings.source.partition(":")
     if kind == "demo":

@@ -398,6 +398,35 @@ def export(
     print(f"{found.path}: {found.event_count:,} events, {spelled(found.size_bytes, 'B')}")
 
 
+@app.command("import")
+def import_requests(
+    files: Annotated[list[Path], typer.Argument(help="What 'vllm bench serve' saved (.json), or a .csv or .parquet.")],
+    service: Annotated[
+        str | None, typer.Option("--service", help="Which service answered, where a file does not say.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be stored.")] = False,
+    tz: Zone = None,
+    data: Data = None,
+    config: Config = None,
+) -> None:
+    """Store the requests of files; what is there already is not stored again. Exit code 1 when rows were refused."""
+    from gpuledger.importing import import_file
+
+    settings = _settings(config, data=data)
+    zone = _time_zone(settings, tz)
+    source = _source(settings)
+    is_clean = True
+    for path in files:
+        done = import_file(source, path, time_zone=zone, service=service, dry_run=dry_run)
+        stored = f"{done.stored:,} requests {'would be stored' if dry_run else 'stored'}"
+        print(f"{path}: {stored}, {done.known:,} there already, {len(done.refused):,} refused")
+        for reason in done.refused[:10]:
+            print(f"gpuledger: {reason}", file=sys.stderr)
+        is_clean = is_clean and not done.refused
+    if not is_clean:
+        raise typer.Exit(1)
+
+
 @app.command()
 def seal(data: Data = None, config: Config = None) -> None:
     """Move the newest events from the head into Parquet now, instead of at the collector's next turn."""

@@ -35,7 +35,7 @@ def settings_page() -> str:
             "`$XDG_DATA_HOME/gpuledger`"
             if name == "data"
             else ""
-            if field.default in ("", None)
+            if field.default in ("", None, ())
             else f"`{field.default}`"
         )
         variable = f"{ENV_PREFIX}{name.replace('.', '__').upper()}"

@@ -10,15 +10,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from store.errors import UsageError, did_you_mean
 
 ENV_PREFIX = "GPULEDGER_"
 CONFIG_VARIABLE = "GPULEDGER_CONFIG"
-OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "GPULEDGER_DEBUG"})
+OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "GPULEDGER_DEBUG", "GPULEDGER_SEND_TO", "GPULEDGER_SEND_TOKEN"})
 
 
 def default_data_folder() -> Path:
@@ -118,6 +119,25 @@ class RetentionSection(_Section):
     annotation_max_age_days: float | None = _own_age("annotation", "never")
 
 
+class ScrapedServer(_Section):
+    """An inference server to scrape: one `[[scrape]]` table."""
+
+    url: str
+    service: str | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _is_an_address(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+        except ValueError:
+            is_one = False
+        if not is_one or "@" in parts.netloc:
+            raise ValueError("write it as http://127.0.0.1:8000/metrics, without a password")
+        return url
+
+
 class Settings(BaseSettings):
     """All settings. Values are read by `load_settings`, which knows where each came from."""
 
@@ -137,6 +157,11 @@ class Settings(BaseSettings):
     mcp: McpSection = McpSection()
     query: QuerySection = QuerySection()
     retention: RetentionSection = RetentionSection()
+    scrape: tuple[ScrapedServer, ...] = Field(
+        default=(),
+        description="Inference servers to scrape, one `[[scrape]]` table each with `url` and `service`; "
+        "in the environment a JSON list.",
+    )
 
     @classmethod
     def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[Any, ...]:
@@ -193,10 +218,9 @@ def _merged(flags: Mapping[str, Any], config: Path | None) -> tuple[Settings, di
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
-        origin = origins.get(name, "default")
-        raise UsageError(
-            f"The setting {name} from {origin} cannot be {first['input']!r}", first["msg"].lower()
-        ) from None
+        origin = origins.get(name) or origins.get(name.partition(".")[0], "default")
+        hint = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"The setting {name} from {origin} cannot be {first['input']!r}", hint.lower()) from None
 
 
 def _file_layers(config: Path | None) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -745,7 +745,7 @@ REQUEST = Kind(
     series=("service", "operation"),
     fields=(
         _label("event_id", "string", "Identity of this event, a UUIDv7."),
-        _label("source", "string", "How it came in: otlp, litellm, asgi, mcp, http, scrape or log."),
+        _label("source", "string", "How it came in: otlp, litellm, asgi, python, mcp, http, scrape, file or log."),
         _label("source_event_id", "string", "Identity given by the source; with source, it is stored once."),
         _label("started_at", "time", "When the request began."),
         _label("ended_at", "time", "When its last byte was sent."),
@@ -769,6 +769,7 @@ REQUEST = Kind(
         _gauge("queue_seconds", "float64", "Waiting to be scheduled.", otel="gen_ai.latency.time_in_queue"),
         _gauge("prefill_seconds", "float64", "Processing the prompt.", otel="gen_ai.latency.time_in_model_prefill"),
         _gauge("time_to_first_token_seconds", "float64", "From arrival to the first token.", otel="gen_ai.server.time_to_first_token"),
+        _gauge("time_to_first_byte_seconds", "float64", "From arrival to the first byte of the answer's body."),
         _gauge("decode_seconds", "float64", "Generating after the first token.", otel="gen_ai.latency.time_in_model_decode"),
         _gauge("time_per_output_token_seconds", "float64", "(duration − time to first token) / (output tokens − 1).", otel="gen_ai.server.time_per_output_token"),
         _gauge("inter_token_latency_seconds", "float64", "Mean time between tokens as the server reports it."),
@@ -789,7 +790,11 @@ REQUEST = Kind(
 
 
 def _histogram(name: str, meaning: str) -> Field:
-    return _state(name, "json", f"{meaning} since the row before: bucket bounds, counts, sum and count.")
+    return _state(
+        name,
+        "json",
+        f"{meaning} since the row before: bucket bounds, counts, sum, count, and percentiles estimated from them.",
+    )
 
 
 SERVER_SAMPLE = Kind(

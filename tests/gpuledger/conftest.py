@@ -1,11 +1,16 @@
 """The command line as a user has it: a process with a home of its own."""
 
+import json
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,3 +95,59 @@ def recorded(gpuledger) -> CommandLine:
             host = {**common, "cpu_utilization_percent": 50.0, "absence": {"cpu_temperature_celsius": "not_supported"}}
             ledger.append([*(Event("gpu_sample", time_us, gpu) for gpu in gpus), Event("system_sample", time_us, host)])
     return gpuledger
+
+
+class ListeningCollector(ThreadingHTTPServer):
+    """Takes what is posted to it over HTTP: the far side of an outbox.
+
+    `replies` are given in turn, status and headers; then 200. While `may_answer` is cleared it hangs.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.replies: list[tuple[int, dict[str, str]]] = []
+        self.posts: list[tuple[str, dict[str, str], list[dict[str, Any]]]] = []
+        self.may_answer = threading.Event()
+        self.may_answer.set()
+        self.came = threading.Semaphore(0)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return [event for _, _, events in self.posts for event in events]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: ListeningCollector
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        events = [json.loads(line) for line in body.splitlines()]
+        self.server.posts.append((self.path, dict(self.headers), events))
+        self.server.came.release()
+        self.server.may_answer.wait()
+        status, headers = self.server.replies.pop(0) if self.server.replies else (200, {})
+        answer = json.dumps({"accepted": len(events), "rejected": 0}).encode()
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(answer))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def listening() -> Iterator[ListeningCollector]:
+    with ListeningCollector() as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield server
+        server.may_answer.set()
+        server.shutdown()

@@ -114,3 +114,30 @@ def test_every_setting_has_a_help_and_a_unit_where_it_is_a_time():
         assert field.description, name
         if field.annotation is float:
             assert name.endswith(("_s", "_days")), name
+
+
+def test_servers_to_scrape_are_tables_of_the_file(tmp_path):
+    settings_file(
+        tmp_path,
+        "[[scrape]]\nurl = 'http://127.0.0.1:8000/metrics'\nservice = 'chat'\n[[scrape]]\nurl = 'https://[::1]:1'\n",
+    )
+    assert [one.model_dump() for one in load_settings().scrape] == [
+        {"url": "http://127.0.0.1:8000/metrics", "service": "chat"},
+        {"url": "https://[::1]:1", "service": None},
+    ]
+
+
+def test_servers_to_scrape_come_as_json_from_the_environment(monkeypatch):
+    monkeypatch.setenv("GPULEDGER_SCRAPE", '[{"url": "http://127.0.0.1:8000"}]')
+    assert [one.url for one in load_settings().scrape] == ["http://127.0.0.1:8000"]
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "ftp://x", "http://", "http://x:99999", "http://me:secret@x"])
+def test_what_is_no_url_of_a_server_is_refused_with_its_place(tmp_path, url):
+    path = settings_file(tmp_path, f"[[scrape]]\nurl = '{url}'\n")
+    with pytest.raises(UsageError) as raised:
+        load_settings()
+    assert str(raised.value) == (
+        f"The setting scrape.0.url from {path} cannot be {url!r}: "
+        "write it as http://127.0.0.1:8000/metrics, without a password"
+    )

@@ -1,0 +1,1 @@
+"""Inference servers, by what they tell Prometheus."""
