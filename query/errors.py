@@ -17,6 +17,10 @@ class UnknownGpuError(UsageError):
     pass
 
 
+class GroupingError(UsageError):
+    """Requests cannot be grouped, cut or judged like that."""
+
+
 class UnknownKindError(UsageError):
     pass
 

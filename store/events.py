@@ -742,7 +742,7 @@ REQUEST = Kind(
     row="one finished request of any service, MCP calls included",
     cadence="as it happens",
     subject="request",
-    series=("service", "operation"),
+    series=("service", "operation", "request_model", "response_model", "status"),
     fields=(
         _label("event_id", "string", "Identity of this event, a UUIDv7."),
         _label("source", "string", "How it came in: otlp, litellm, asgi, mcp, http, scrape or log."),
