@@ -1,7 +1,7 @@
 """Requests of long windows, from the cells of the rollups and the requests that are in none yet.
 
 A cell is what the requests of one service, operation, model and status did in one measure in one minute or hour, with a
-sketch (`store.sketch`: DDSketch, Masson, Rim and Lee, "DDSketch: a fast and fully-mergeable quantile sketch", VLDB 2019)
+sketch (`store.sketch`: Masson, Rim and Lee, "DDSketch: a fast and fully-mergeable quantile sketch", VLDB 2019)
 per hour. Cells are merged to the groups that are asked for: counts and sums are added, so are the sketches.
 """
 
@@ -50,7 +50,7 @@ def figures_from_cells(
 
 
 def _steps(window: Window, step_s: int | None) -> Callable[[Ints], Ints]:
-    """The number of the step of each time; what a cell at the edge has outside of the window counts for the step there."""
+    """The number of the step of each time; what a cell at the edge has outside of the window counts for that step."""
     if step_s is None:
         return np.zeros_like
     step_us = step_s * 1_000_000
@@ -138,7 +138,7 @@ class _Merged:
         )
 
 
-def _quantiles(values: Floats, n: Floats) -> list[float]:
+def _quantiles(values: Floats, n: Floats | Ints) -> list[float]:
     """`SHARES` of values that occur `n` times each, in order, interpolated between neighbours."""
     upto = np.cumsum(n)
     ranks = np.array(list(SHARES.values())) * (upto[-1] - 1)
@@ -151,7 +151,10 @@ def _quantiles(values: Floats, n: Floats) -> list[float]:
 def _all_figures(merged: dict[str, _Merged]) -> list[GroupFigures]:
     durations = merged[MEASURES["duration"]]
     tokens = dict(zip(merged["output_tokens"].groups(), merged["output_tokens"].amount.tolist(), strict=True))
-    spreads = {name: dict(zip(merged[column].groups(), merged[column].spreads(), strict=True)) for name, column in MEASURES.items()}
+    spreads = {
+        name: dict(zip(merged[column].groups(), merged[column].spreads(), strict=True))
+        for name, column in MEASURES.items()
+    }
     found = [
         GroupFigures(
             key=group[0],

@@ -181,7 +181,9 @@ def _limits(resolution: Resolution) -> tuple[str, ...]:
     always = "counts what the ledger was told of: a request that no source reported is not in it"
     if resolution == "raw":
         return (always,)
-    widened = "the edges of the window are whole minutes and those of percentiles whole hours" if resolution == "hour" else ""
+    widened = (
+        "the edges of the window are whole minutes and those of percentiles whole hours" if resolution == "hour" else ""
+    )
     no_duration = "a request without a duration is not counted"
     return tuple(text for text in (always, no_duration, widened) if text)
 
@@ -232,7 +234,11 @@ def filter_text(engine: Engine, only: RequestFilter) -> str:
 def _spread_columns(engine: Engine) -> list[str]:
     columns = []
     for measure, column in MEASURES.items():
-        columns += [f"count({column}) as {measure}_n", f"avg({column}) as {measure}_mean", f"max({column}) as {measure}_max"]
+        columns += [
+            f"count({column}) as {measure}_n",
+            f"avg({column}) as {measure}_mean",
+            f"max({column}) as {measure}_max",
+        ]
         columns += [f"{engine.quantile(column, share)} as {measure}_{name}" for name, share in SHARES.items()]
     return columns
 
@@ -257,16 +263,22 @@ def _spread(row: Mapping[str, Any], measure: str) -> Spread | None:
 def _group(one: GroupFigures, by: tuple[str, ...], window: Window, step_s: int | None) -> RequestGroup:
     seconds = _seconds(one.bucket, window, step_s)
     duration = one.spreads["duration"]
-    names = dict.fromkeys(GROUPINGS) | dict(zip(by, one.key, strict=True))
+    names = dict(zip(by, one.key, strict=True))
     return RequestGroup(
-        **names,
+        service=names.get("service"),
+        operation=names.get("operation"),
+        model=names.get("model"),
+        status=names.get("status"),
         begins_at=datetime.fromtimestamp(one.bucket * step_s, window.start.tzinfo) if step_s else None,
         n=one.n,
         per_second=one.n / seconds,
         concurrency_mean=duration.n * duration.mean / seconds if duration else 0.0,
         error_ratio=one.failed / one.n,
         output_tokens_per_second=None if one.output_tokens is None else one.output_tokens / seconds,
-        **one.spreads,
+        duration=duration,
+        queue=one.spreads["queue"],
+        time_to_first_token=one.spreads["time_to_first_token"],
+        time_per_output_token=one.spreads["time_per_output_token"],
     )
 
 

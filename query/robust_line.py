@@ -62,7 +62,8 @@ def fit_robust_line(duration_s: Floats, input_tokens: Floats, output_tokens: Flo
         weights = _absolute(residuals) if iteration < ITERATIONS // 2 else _biweight(residuals)
         coefficients = _weighted(terms, duration_s, weights / noise_s**2)
     residuals = (duration_s - terms @ coefficients) / np.maximum(terms @ coefficients, max(least_s, 1e-9))
-    return RobustLine(n, *map(float, coefficients), max(_scale(residuals), SCALE_MIN), least_s)
+    base, per_in, per_out = coefficients.tolist()
+    return RobustLine(n, base, per_in, per_out, max(_scale(residuals), SCALE_MIN), least_s)
 
 
 def _weighted(terms: Floats, values: Floats, weights: Floats) -> Floats:

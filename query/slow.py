@@ -4,9 +4,10 @@
 |---|---|---|
 | `threshold` | at least so long | a promise made to somebody |
 | `percentile` | at least that percentile of its own operation and model in this window | "the slowest 1 %" |
-| `excess` | more than its token counts explain: `EXCESS_SCALES` times the noise above a robust line | what was not asked for |
+| `excess` | more than its tokens explain: `EXCESS_SCALES` times the noise above a robust line | what nobody asked for |
 
-A long answer takes long: `excess` alone does not call it slow. The line is `query.robust_line`'s, per operation and model.
+A long answer takes long: `excess` alone does not call it slow. The line, of each operation and model, is that of
+`query.robust_line`.
 """
 
 from collections import Counter
@@ -19,6 +20,7 @@ import pyarrow as pa
 
 from query.engine import Engine, Source, in_window, sql_text
 from query.errors import GroupingError
+from query.lengths import length_s
 from query.recorded import recorded_share
 from query.requests import RequestFilter, RequestSummary, filter_text, requests_with_model, summarize_requests
 from query.robust_line import RobustLine, fit_robust_line
@@ -119,6 +121,22 @@ class SlowRequests:
     requests: tuple[SlowRequest, ...]
 
 
+def slow_rule(*, threshold: str | None, percentile: float | None, excess: bool) -> SlowRule:
+    """The rule that was asked for; the 99th percentile where none was.
+
+    Raises:
+        GroupingError: More than one was, or a percentile that is not told.
+        LengthError: The threshold is no length of time.
+    """
+    if (threshold is not None) + (percentile is not None) + excess > 1:
+        raise GroupingError("Requests are slow by one rule", "give one of a threshold, a percentile and excess")
+    if threshold is not None:
+        return SlowRule("threshold", threshold_seconds=length_s(threshold))
+    if percentile is not None and percentile not in PERCENTILES:
+        raise GroupingError(f"There is no percentile {percentile:g}", "give 50, 90, 95 or 99")
+    return SlowRule("excess") if excess else SlowRule(percentile=percentile or 99)
+
+
 def slow_requests(
     source: Source,
     window: Window,
@@ -128,13 +146,7 @@ def slow_requests(
     only: RequestFilter | None = None,
     top: int = 20,
 ) -> SlowRequests:
-    """The requests that finished in `window` and are slow by `rule`, the worst `top` of them.
-
-    Raises:
-        GroupingError: A percentile that is not told.
-    """
-    if rule.rule == "percentile" and rule.percentile not in PERCENTILES:
-        raise GroupingError(f"There is no percentile {rule.percentile:g}", "give 50, 90, 95 or 99")
+    """The requests that finished in `window` and are slow by `rule`, the worst `top` of them."""
     only = only or RequestFilter()
     summary = summarize_requests(source, window, now=now, by=("operation", "model", "status"), only=only)
     judged = _judged(source, summary, rule, only)
@@ -240,10 +252,8 @@ class _Limits:
     def limit(self, engine: Engine) -> str:
         if not any(one.line for one in self._judged):
             return "expected_seconds"
-        cases = [
-            f"when {self._is_of(engine, at)} then expected_seconds * {self._number(engine, f'factor_{at}', _factor(one))}"
-            for at, one in enumerate(self._judged)
-        ]
+        factors = [self._number(engine, f"factor_{at}", _factor(one)) for at, one in enumerate(self._judged)]
+        cases = [f"when {self._is_of(engine, at)} then expected_seconds * {one}" for at, one in enumerate(factors)]
         return f"case {' '.join(cases)} end"
 
     def least(self, engine: Engine) -> str:

@@ -55,7 +55,7 @@ def busy(tmp_path_factory: pytest.TempPathFactory, open_book):
     """Five hours of requests of which four are rolled up; the last is part sealed, part in the tail. Not to be added to."""
     book = open_book(tmp_path_factory.mktemp("busy") / "ledger")
     events = served(book, 3600, every_s=5)
-    book.append([*events[:3200], *(book.host(s, cpu_utilization_percent=1.0) for s in range(0, 1800))])
+    book.append([*events[:3200], *(book.host(s, cpu_utilization_percent=1.0) for s in range(1800))])
     book.seal()
     update_rollups(book.folder, now_us=round(book.at(4 * HOUR_S + 60).timestamp() * 1e6))
     book.append(events[3200:])
@@ -121,7 +121,10 @@ def near(one) -> dict[str, Any]:
 def test_only_what_is_asked_for_is_counted_by_both(busy):
     only = RequestFilter(model="qwen", status="ok")
     exact, rolled = ask(busy, 0, 5 * HOUR_S, by=(), only=only), from_cells(busy, 0, 5 * HOUR_S, by=(), only=only)
-    expected = sum(one.values.get("request_model") == "qwen" and one.values["status"] == "ok" for one in served(busy, 3600, every_s=5))
+    expected = sum(
+        one.values.get("request_model") == "qwen" and one.values["status"] == "ok"
+        for one in served(busy, 3600, every_s=5)
+    )
     assert exact.n == rolled.n == expected > 0
     assert exact.groups[0].error_ratio == rolled.groups[0].error_ratio == 0
 

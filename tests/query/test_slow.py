@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from query.errors import GroupingError
 from query.requests import RequestFilter
-from query.slow import SlowRequests, SlowRule, slow_requests
+from query.slow import SlowRequests, SlowRule, slow_requests, slow_rule
+from store.errors import UsageError
 
 
 def chat(book, second: float, duration: float, tokens_in: int | None, tokens_out: int | None, **more: Any):
@@ -98,6 +98,31 @@ def test_a_window_without_requests_has_none(served):
         assert (found.n, found.slow_count, found.requests) == (0, 0, ())
 
 
-def test_a_percentile_that_is_not_told_is_refused(served):
-    with pytest.raises(GroupingError, match="There is no percentile 97: give 50, 90, 95 or 99"):
-        ask(served, SlowRule(percentile=97))
+@pytest.mark.parametrize(
+    ("asked", "rule"),
+    [
+        ({}, SlowRule("percentile", percentile=99)),
+        ({"percentile": 95}, SlowRule("percentile", percentile=95)),
+        ({"threshold": "1.5s"}, SlowRule("threshold", threshold_seconds=1.5)),
+        ({"excess": True}, SlowRule("excess")),
+    ],
+)
+def test_one_rule_is_asked_for(asked, rule):
+    assert slow_rule(**{"threshold": None, "percentile": None, "excess": False, **asked}) == rule
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"percentile": 97.0}, "There is no percentile 97: give 50, 90, 95 or 99"),
+        (
+            {"percentile": 99.0, "excess": True},
+            "Requests are slow by one rule: give one of a threshold, a percentile and excess",
+        ),
+        ({"threshold": "fast"}, "'fast' is no length of time: write it as 500ms, 2s, 15m or 1h30m"),
+    ],
+)
+def test_a_rule_that_there_is_not_is_refused_with_one_sentence(asked, sentence):
+    with pytest.raises(UsageError) as refused:
+        slow_rule(**{"threshold": None, "percentile": None, "excess": False, **asked})
+    assert str(refused.value) == sentence
