@@ -421,6 +421,29 @@ def slow(
 
 
 @app.command()
+def diagnose(
+    request: Annotated[
+        str, typer.Argument(help="The request: its number in 'gpuledger slow', its event, source or trace id.")
+    ],
+    tz: Zone = None,
+    data: Data = None,
+    config: Config = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    parquet: ParquetFile = None,
+) -> None:
+    """Show what went on while a request ran, compared with fast requests like it."""
+    from gpuledger.request_answers import diagnosis_answer
+    from query.diagnosis import diagnose as diagnose_request
+
+    settings = _settings(config, data=data)
+    source = _source(settings)
+    found = diagnose_request(source, request, now=_now(_time_zone(settings, tz)))
+    _emit(diagnosis_answer(found), _choice(as_json, as_csv, parquet))
+    _say_what_is_left_out(source)
+
+
+@app.command()
 def metrics(
     search: Annotated[list[str] | None, typer.Argument(help="Words to look for.", show_default=False)] = None,
     as_json: AsJson = False,

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from gpuledger.output import Answer, plain_table, window_words
+from query.diagnosis import Cause, Diagnosis
 from query.figures import significant, spelled
 from query.requests import MEASURES, SHARES, RequestGroup, RequestSummary, Spread
 from query.slow import SlowRequest, SlowRequests
@@ -113,3 +114,35 @@ def _say_facts(out: Console, n: int, coverage: float, method: str, limits: Seque
     out.print(" · ".join(facts), style="dim")
     for words in limits:
         out.print(words, style="dim")
+
+
+def diagnosis_answer(found: Diagnosis) -> Answer:
+    """What stood out while a request ran: one row a cause."""
+
+    def show(out: Console) -> None:
+        out.print(f"request {found.seq}  {window_words(found.window)}", style="bold")
+        usual = f"; {seconds_words(found.expected_seconds)} is usual" if found.expected_seconds is not None else ""
+        out.print(f"It took {seconds_words(found.duration_seconds)}{usual}. {_verdict(found)}")
+        for one in found.causes:
+            effect = "" if one.effect_seconds is None else f"  (about {seconds_words(one.effect_seconds)})"
+            out.print(f"  {one.name}: {escape(one.sentence)}{effect}")
+            for words in one.evidence:
+                out.print(f"      for: {escape(words)}", style="dim")
+            for words in one.counter_evidence:
+                out.print(f"      against: {escape(words)}", style="dim")
+        out.print(f"{found.n} requests {escape(found.method)}", style="dim")
+        for words in found.limits:
+            out.print(escape(words), style="dim")
+
+    rows = [{name: getattr(one, name) for name in Cause.__slots__} for one in found.causes]
+    return Answer(found, rows, show, Cause.__slots__)
+
+
+def _verdict(found: Diagnosis) -> str:
+    if found.is_slow is None:
+        return "Whether that is slow is not known."
+    if not found.is_slow:
+        return "That is what requests like it take."
+    if found.causes:
+        return "What stood out meanwhile:"
+    return "Nothing stands out." if found.coverage else "Nothing was sampled meanwhile."

@@ -86,3 +86,12 @@ def test_what_cannot_be_answered_ends_in_one_sentence(served, arguments, code, w
 
 def test_a_ledger_without_requests_says_how_they_come_in(recorded):
     assert "none was ever recorded" in recorded.error("slow", code=3)
+
+
+def test_a_request_of_the_list_is_diagnosed(served):
+    (row,) = json.loads(served("slow", "--threshold", "500ms", "--json").stdout)["requests"]
+    shown = served("diagnose", str(row["seq"])).stdout
+    assert "It took 1 s; 103 ms is usual. Nothing was sampled meanwhile." in shown
+    assert "what went on then cannot be known" in shown
+    assert json.loads(served("diagnose", str(row["seq"]), "--json").stdout)["is_slow"] is True
+    assert served.error("diagnose", "nobody", code=3).startswith("There is no request 'nobody'")

@@ -12,20 +12,23 @@ import pytest
 
 from query.capabilities import capabilities
 from query.catalogue import metrics
+from query.diagnosis import diagnose, read_like
 from query.export import export_events
 from query.live import live_state, probe_words
 from query.requests import RequestFilter
 from query.slow import SlowRule, slow_requests
+from query.surroundings import read_surroundings
 from query.trend_reading import TrendQuestion
 from query.trends import trend
 from store.derivations import arrow_schema
+from store.errors import NoDataError
 from store.events import KINDS
 
 TEXTS = {entry.name: entry.read_text() for entry in files("query").joinpath("sql").iterdir()}
 FRAGMENTS = {
     *("relation", "in_window", "filter", "epoch_us", "bucket", "hours", "p50", "p95", "probe"),  # by the engine
     *("keys", "same_series", "name", "value", "interval", "reasons", "column"),  # names of declared columns
-    *("groups", "spreads", "columns", "expected", "limit", "least", "stride", "top"),  # of requests
+    *("groups", "spreads", "columns", "expected", "limit", "least", "stride", "top", "seq"),  # of requests
 }
 NOT_SHARED = {
     r"\bmedian\b": "samples on ClickHouse",
@@ -99,6 +102,10 @@ def asked(tmp_path_factory: pytest.TempPathFactory, machine) -> list[str]:
     only = RequestFilter("a", "b", "c", "ok")
     for rule in (SlowRule("threshold", threshold_seconds=1.0), SlowRule("percentile"), SlowRule("excess")):
         slow_requests(listening, window, rule, now=now, only=only)
+    with pytest.raises(NoDataError):
+        diagnose(listening, "12", now=now)
+    read_like(listening, window, {"operation": "a", "model": "b", "seq": 1})
+    read_surroundings(listening, window, gpus=["GPU-0"], server="a")
     live_state(listening, now=now)
     capabilities(listening)
     probe_words(listening, "gpu")
