@@ -301,6 +301,148 @@ def _no_values(source: "LocalSource", found: "Trend") -> NoDataError:
     return NoDataError(f"There is no {found.metric} in {window_words(found.window)}", why_no_values(source, found))
 
 
+Service = Annotated[str | None, typer.Option("--service", help="Only of this service.", show_default=False)]
+Operation = Annotated[str | None, typer.Option("--operation", help="Only of this operation.", show_default=False)]
+Model = Annotated[str | None, typer.Option("--model", help="Only of this model.", show_default=False)]
+Status = Annotated[
+    str | None, typer.Option("--status", help="Only ok, error, cancelled, timeout or rejected.", show_default=False)
+]
+
+
+@app.command()
+def requests(
+    window: WindowText = "1h",
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--by",
+            help="service, operation, model or status; may be given again; none for all together. "
+            "Operation and model where left out.",
+            show_default=False,
+        ),
+    ] = None,
+    step: Annotated[
+        str | None, typer.Option("--step", help="Also by steps of time: 5m, 1h, 1d.", show_default=False)
+    ] = None,
+    service: Service = None,
+    operation: Operation = None,
+    model: Model = None,
+    status: Status = None,
+    tz: Zone = None,
+    data: Data = None,
+    config: Config = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    parquet: ParquetFile = None,
+) -> None:
+    """Show how many requests there were, how many failed and how long they took."""
+    from gpuledger.output import window_words
+    from gpuledger.request_answers import requests_answer
+    from query.lengths import step_s
+    from query.requests import RequestFilter, summarize_requests
+    from query.windows import resolve_window
+
+    settings = _settings(config, data=data)
+    zone = _time_zone(settings, tz)
+    now = _now(zone)
+    span = resolve_window(window, now=now, time_zone=zone)
+    steps_of_s = step_s(step) if step else None
+    source = _source(settings)
+    grouped = [name for name in by if name != "none"] if by else ("operation", "model")
+    only = RequestFilter(service, operation, model, status)
+    found = summarize_requests(source, span, now=now, by=grouped, only=only, step_s=steps_of_s)
+    if not found.n:
+        raise _no_requests(source, window_words(span))
+    _emit(requests_answer(found), _choice(as_json, as_csv, parquet))
+    _say_what_is_left_out(source)
+
+
+def _no_requests(source: "LocalSource", window: str) -> NoDataError:
+    with source.reader() as reader:
+        last_us = reader.extents()["request"].last_observed_at_us
+    if last_us is None:
+        why = "none was ever recorded; see docs/how-to/why-was-that-request-slow.md"
+    else:
+        why = (
+            f"the newest in the ledger is of {datetime.fromtimestamp(last_us / 1e6).astimezone():%Y-%m-%d %H:%M:%S %Z}"
+        )
+    return NoDataError(f"There is no such request in {window}", why)
+
+
+@app.command()
+def slow(
+    window: WindowText = "1h",
+    threshold: Annotated[
+        str | None, typer.Option("--threshold", help="Slow is what took at least: 500ms, 2s.", show_default=False)
+    ] = None,
+    percentile: Annotated[
+        float | None,
+        typer.Option(
+            "--percentile",
+            help="Slow is what took at least this percentile of its own operation and model: 50, 90, 95 or 99; "
+            "99 where nothing is given.",
+            show_default=False,
+        ),
+    ] = None,
+    excess: Annotated[
+        bool, typer.Option("--excess", help="Slow is what took longer than its token counts explain.")
+    ] = False,
+    top: Annotated[int, typer.Option("--top", min=1, max=10_000, help="How many to show, the worst first.")] = 20,
+    service: Service = None,
+    operation: Operation = None,
+    model: Model = None,
+    status: Status = None,
+    tz: Zone = None,
+    data: Data = None,
+    config: Config = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    parquet: ParquetFile = None,
+) -> None:
+    """Show the requests that were slow: by a threshold, by a percentile of their own kind, or for their tokens."""
+    from gpuledger.output import window_words
+    from gpuledger.request_answers import slow_answer
+    from query.requests import RequestFilter
+    from query.slow import slow_requests, slow_rule
+    from query.windows import resolve_window
+
+    rule = slow_rule(threshold=threshold, percentile=percentile, excess=excess)
+    settings = _settings(config, data=data)
+    zone = _time_zone(settings, tz)
+    now = _now(zone)
+    span = resolve_window(window, now=now, time_zone=zone)
+    source = _source(settings)
+    only = RequestFilter(service, operation, model, status)
+    found = slow_requests(source, span, rule, now=now, only=only, top=top)
+    if not found.n:
+        raise _no_requests(source, window_words(span))
+    _emit(slow_answer(found), _choice(as_json, as_csv, parquet))
+    _say_what_is_left_out(source)
+
+
+@app.command()
+def diagnose(
+    request: Annotated[
+        str, typer.Argument(help="The request: its number in 'gpuledger slow', its event, source or trace id.")
+    ],
+    tz: Zone = None,
+    data: Data = None,
+    config: Config = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    parquet: ParquetFile = None,
+) -> None:
+    """Show what went on while a request ran, compared with fast requests like it."""
+    from gpuledger.request_answers import diagnosis_answer
+    from query.diagnosis import diagnose as diagnose_request
+
+    settings = _settings(config, data=data)
+    source = _source(settings)
+    found = diagnose_request(source, request, now=_now(_time_zone(settings, tz)))
+    _emit(diagnosis_answer(found), _choice(as_json, as_csv, parquet))
+    _say_what_is_left_out(source)
+
+
 @app.command()
 def metrics(
     search: Annotated[list[str] | None, typer.Argument(help="Words to look for.", show_default=False)] = None,

@@ -119,7 +119,7 @@ def emit_table(table: pa.Table, choice: OutputChoice) -> None:
         emit(rows_answer(table.to_pylist(), columns=table.column_names), choice)
 
 
-def _table(title: str, columns: Sequence[str], *, left: Collection[str] = ()) -> Table:
+def plain_table(title: str, columns: Sequence[str], *, left: Collection[str] = ()) -> Table:
     """An empty table; columns are right-aligned but for those named in `left`."""
     table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
     for column in columns:
@@ -150,7 +150,7 @@ def trend_answer(trend: Trend) -> Answer:
             *(["increase"] if has_increase else []),
         ]
         title = f"{trend.metric}  {window_words(trend.window)}"
-        table = _table(title, [subject, *figures, "trend"], left=(subject, "trend"))
+        table = plain_table(title, [subject, *figures, "trend"], left=(subject, "trend"))
         for one in trend.series:
             table.add_row(*_trend_cells(trend, one, has_increase=has_increase))
         out.print(table)
@@ -193,7 +193,7 @@ def rows_answer(rows: Sequence[Mapping[str, Any]], *, columns: Sequence[str] = (
     def show(out: Console) -> None:
         names = list(columns) or list(rows[0])
         texts = {name for name in names if any(isinstance(row[name], str) for row in rows)}
-        table = _table("", names, left=texts)
+        table = plain_table("", names, left=texts)
         for row in rows:
             table.add_row(*(escape(_shown(row[name])) for name in names))
         if rows:
@@ -219,7 +219,7 @@ def status_answer(status: LedgerStatus, live: LiveState) -> Answer:
     def show(out: Console) -> None:
         for line in _status_lines(status):
             out.print(line)
-        table = _table("", ["kind", "events", "oldest", "newest", "segments", "sealed"], left=("kind",))
+        table = plain_table("", ["kind", "events", "oldest", "newest", "segments", "sealed"], left=("kind",))
         for kind in status.kinds:
             if kind.event_count:
                 oldest = f"{kind.first_at:%Y-%m-%d %H:%M}" if kind.first_at else "–"

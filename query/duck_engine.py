@@ -71,7 +71,9 @@ class DuckEngine:
         return f"epoch_us({time})"
 
     def parameter(self, name: str, kind: ParameterKind) -> str:
-        return {"time": f"make_timestamptz(${name})", "int": f"${name}::bigint"}.get(kind, f"${name}")
+        return {"time": f"make_timestamptz(${name})", "int": f"${name}::bigint", "float": f"${name}::double"}.get(
+            kind, f"${name}"
+        )
 
     def query(self, sql: str, **parameters: Any) -> pa.Table:
         def ask(_: Mapping[str, KindSnapshot]) -> pa.Table:

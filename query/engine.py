@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from query.trend_reading import TrendQuestion, TrendReading
 
-ParameterKind = Literal["time", "int", "ints", "text"]
+ParameterKind = Literal["time", "int", "ints", "float", "text"]
 
 
 class Engine(Protocol):

@@ -17,6 +17,14 @@ class UnknownGpuError(UsageError):
     pass
 
 
+class LengthError(UsageError):
+    """A length of time that cannot be read."""
+
+
+class GroupingError(UsageError):
+    """Requests cannot be grouped, cut or judged like that."""
+
+
 class UnknownKindError(UsageError):
     pass
 

@@ -174,7 +174,7 @@ def _percentiles(
     made: TrendParts, groups: _Groups, least: Sequence[float], greatest: Sequence[float]
 ) -> list[tuple[float | None, ...]]:
     """p50 and p95 of each series: exact where there are no sketches, else within 1 % and within the extremes."""
-    series, value = made.singles
+    series, value, _ = made.singles
     if made.sketches is None:
         ordered = groups.ordered(value)  # without cells, there is a part for each single value, in the same order
         return [exact_quantiles(ordered[first:after]) for first, after in zip(groups.starts, groups.ends, strict=True)]

@@ -68,18 +68,20 @@ class Presence:
 
 
 class Singles(NamedTuple):
-    """Values one by one, for percentiles."""
+    """Values one by one, for percentiles, and when each was."""
 
     series: Ints
     value: Floats
+    time_us: Ints
 
 
 class Sketches(NamedTuple):
-    """Buckets of sketches, and how many values fell into each."""
+    """Buckets of sketches, how many values fell into each, and when the hour of each begins."""
 
     series: Ints
     bucket: Ints
     n: Ints
+    begins_us: Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +112,9 @@ def parts_of_events(metric: Metric, gpus: Collection[int], blocks: Iterable[Bloc
     numbers = _Numbers(metric, gpus)
     readings = _readings(numbers, blocks)
     if not metric.is_counter:
-        return numbers.made(_samples(readings), _presence(readings), Singles(readings.series, readings.values), None)
+        return numbers.made(_samples(readings), _presence(readings), _values_of(readings), None)
     steps = _steps(numbers, readings, None)
-    return numbers.made(steps, _presence(readings), Singles(steps.series, steps.last), None)
+    return numbers.made(steps, _presence(readings), Singles(steps.series, steps.last, steps.last_us), None)
 
 
 def parts_of_plan(
@@ -145,11 +147,12 @@ def parts_of_plan(
         singles = Singles(
             np.concatenate([steps.series, between.series[is_in_no_sketch]]),
             np.concatenate([steps.last, between.last[is_in_no_sketch]]),
+            np.concatenate([steps.last_us, between.last_us[is_in_no_sketch]]),
         )
     else:
         parts = _joined([_samples(readings), *(one.parts() for one in chosen)])
-        singles = Singles(readings.series, readings.values)
-    nothing = Sketches(*(np.empty(0, np.int64),) * 3)
+        singles = _values_of(readings)
+    nothing = Sketches(*(np.empty(0, np.int64),) * 4)
     merged = Sketches(*(np.concatenate(of_all) for of_all in zip(nothing, *sketches, strict=True)))
     return numbers.made(parts, presence, singles, merged)
 
@@ -327,6 +330,10 @@ def _samples(readings: _Readings) -> Parts:
     return _singles(readings.series, readings.time_us, readings.seq, readings.values, readings.values, None)
 
 
+def _values_of(readings: _Readings) -> Singles:
+    return Singles(readings.series, readings.values, readings.time_us)
+
+
 def _singles(series: Ints, time_us: Ints, seq: Ints, value: Floats, amount: Floats, weight: Floats | None) -> Parts:
     """Parts of one sample or step each."""
     ones = np.ones(len(series))
@@ -456,8 +463,8 @@ class _Chosen:
         )  # fmt: skip
 
     def sketches(self) -> Sketches:
-        series = self.keys.series[self.cells.code[self.cells.sketch_cell]]
-        if self.is_chosen.all():
-            return Sketches(series, self.cells.sketch_bucket, self.cells.sketch_n)
-        is_chosen = self.is_chosen[self.cells.sketch_cell]
-        return Sketches(series[is_chosen], self.cells.sketch_bucket[is_chosen], self.cells.sketch_n[is_chosen])
+        cell, bucket, n = self.cells.sketch_cell, self.cells.sketch_bucket, self.cells.sketch_n
+        if not self.is_chosen.all():
+            is_chosen = self.is_chosen[cell]
+            cell, bucket, n = cell[is_chosen], bucket[is_chosen], n[is_chosen]
+        return Sketches(self.keys.series[self.cells.code[cell]], bucket, n, self.cells.columns["begins_at"][cell])

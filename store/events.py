@@ -742,7 +742,7 @@ REQUEST = Kind(
     row="one finished request of any service, MCP calls included",
     cadence="as it happens",
     subject="request",
-    series=("service", "operation"),
+    series=("service", "operation", "request_model", "response_model", "status"),
     fields=(
         _label("event_id", "string", "Identity of this event, a UUIDv7."),
         _label("source", "string", "How it came in: otlp, litellm, asgi, python, mcp, http, scrape, file or log."),
@@ -760,7 +760,7 @@ REQUEST = Kind(
         _label("provider", "string", "Who serves the model.", otel="gen_ai.provider.name"),
         _label("server_address", "string", "Server that answered.", otel="server.address"),
         _label("stream", "bool", "Whether the answer was streamed.", otel="gen_ai.request.stream"),
-        _state("status", "string", "ok, error, cancelled, timeout or rejected."),
+        _label("status", "string", "ok, error, cancelled, timeout or rejected."),
         _state("http_status", "int32", "HTTP status code.", otel="http.response.status_code"),
         _label("error_type", "string", "Class of the error.", otel="error.type"),
         _label("error_message", "string", "Its message, redacted, cut at 200 characters."),

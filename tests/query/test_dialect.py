@@ -12,17 +12,23 @@ import pytest
 
 from query.capabilities import capabilities
 from query.catalogue import metrics
+from query.diagnosis import diagnose, read_like
 from query.export import export_events
 from query.live import live_state, probe_words
+from query.requests import RequestFilter
+from query.slow import SlowRule, slow_requests
+from query.surroundings import read_surroundings
 from query.trend_reading import TrendQuestion
 from query.trends import trend
 from store.derivations import arrow_schema
+from store.errors import NoDataError
 from store.events import KINDS
 
 TEXTS = {entry.name: entry.read_text() for entry in files("query").joinpath("sql").iterdir()}
 FRAGMENTS = {
     *("relation", "in_window", "filter", "epoch_us", "bucket", "hours", "p50", "p95", "probe"),  # by the engine
     *("keys", "same_series", "name", "value", "interval", "reasons", "column"),  # names of declared columns
+    *("groups", "spreads", "columns", "expected", "limit", "least", "stride", "top", "seq"),  # of requests
 }
 NOT_SHARED = {
     r"\bmedian\b": "samples on ClickHouse",
@@ -70,17 +76,20 @@ class ListeningEngine:
 
     def query(self, sql: str, **parameters: Any) -> pa.Table:
         self.asked.append(sql)
-        places = {name: VALUES[kind] for name, kind in re.findall(r"<(\w+) (time|int|ints|text)>", sql)}
+        places = {name: VALUES[kind] for name, kind in re.findall(r"<(\w+) (time|int|ints|float|text)>", sql)}
         assert {name: type(value) for name, value in parameters.items()} == places
         kind = re.search(r"from <(\w+)>", sql)[1]
-        return pa.table({"message": [None]}) if "message" in sql else arrow_schema(KINDS[kind]).empty_table()
+        schema = arrow_schema(KINDS[kind])
+        if " as model" in sql:
+            schema = schema.append(pa.field("model", pa.string()))
+        return pa.table({"message": [None]}) if "message" in sql else schema.empty_table()
 
     @contextmanager
     def engine(self, *_: Any, **__: Any) -> Iterator["ListeningEngine"]:
         yield self
 
 
-VALUES = {"time": int, "int": int, "ints": list, "text": str}
+VALUES = {"time": int, "int": int, "ints": list, "float": float, "text": str}
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +99,13 @@ def asked(tmp_path_factory: pytest.TempPathFactory, machine) -> list[str]:
     for metric in metrics().values():
         gpus = [7] if "gpu_index" in metric.kind.by_name else []
         trend(listening, metric.name, window, now=now, gpus=gpus)
+    only = RequestFilter("a", "b", "c", "ok")
+    for rule in (SlowRule("threshold", threshold_seconds=1.0), SlowRule("percentile"), SlowRule("excess")):
+        slow_requests(listening, window, rule, now=now, only=only)
+    with pytest.raises(NoDataError):
+        diagnose(listening, "12", now=now)
+    read_like(listening, window, {"operation": "a", "model": "b", "seq": 1})
+    read_surroundings(listening, window, gpus=["GPU-0"], server="a")
     live_state(listening, now=now)
     capabilities(listening)
     probe_words(listening, "gpu")
