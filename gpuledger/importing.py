@@ -28,6 +28,7 @@ ROWS_MAX = 10_000_000
 GIVEN_BY_US = frozenset({"source", "source_event_id", "attributes"})
 KNOWN = {one.name: one.type for one in REQUEST.fields if one.name not in GIVEN_BY_US} | {"observed_at": "time"}
 BENCH_LISTS = ("input_lens", "output_lens", "ttfts", "itls", "start_times", "errors")
+WHOLE_BELOW = {"int32": 2**31, "int64": 2**63}
 STATUSES = {name: name for name in ("ok", "error", "cancelled", "timeout", "rejected")}
 
 Numbered = tuple[int, Mapping[str, Any]]
@@ -127,19 +128,17 @@ def _timed(values: dict[str, Any]) -> dict[str, Any]:
 def _value(name: str, value: Any, time_zone: str) -> Any:
     kind = KNOWN[name]
     try:
-        if name == "status":
-            return STATUSES[value]
         if kind == "time":
             return _microseconds(value, time_zone)
-        if kind in ("int32", "int64"):
-            return _whole(value, 2**31 if kind == "int32" else 2**63)
-        if kind in ("float32", "float64"):
+        if kind in WHOLE_BELOW:
+            return _whole(value, WHOLE_BELOW[kind])
+        if kind == "float64":
             return _measure(value)
         if kind == "bool":
             return value if isinstance(value, bool) else {"true": True, "false": False}[str(value).lower()]
         if kind == "strings":
             return [str(one) for one in (value.split() if isinstance(value, str) else value)]
-        return str(value)[:200]
+        return STATUSES[value] if name == "status" else str(value)[:200]
     except (ValueError, TypeError, KeyError, OverflowError):
         raise RefusedRowError(f"{name} cannot be {str(value)[:50]!r}") from None
 
