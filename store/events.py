@@ -760,7 +760,7 @@ REQUEST = Kind(
         _label("provider", "string", "Who serves the model.", otel="gen_ai.provider.name"),
         _label("server_address", "string", "Server that answered.", otel="server.address"),
         _label("stream", "bool", "Whether the answer was streamed.", otel="gen_ai.request.stream"),
-        _label("status", "string", "ok, error, cancelled, timeout or rejected."),
+        _state("status", "string", "ok, error, cancelled, timeout or rejected."),
         _state("http_status", "int32", "HTTP status code.", otel="http.response.status_code"),
         _label("error_type", "string", "Class of the error.", otel="error.type"),
         _label("error_message", "string", "Its message, redacted, cut at 200 characters."),
