@@ -147,11 +147,12 @@ class _Update:
         """
         reach = self._reach()
         with self._head:  # one picture
-            upto_seq = self._sealed_upto()
+            sealed_upto = self._sealed_upto()
             sealed = [one for one in self._sealed() if reach is None or _is_beyond(one, reach)]
         if not sealed and reach is None:
             return False
         before = reach or Reach(_hour_of(min(one.first_observed_at_us for one in sealed)), 0, 0)
+        upto_seq = max(before.upto_seq, sealed_upto)  # what was held stays held where its segments are gone
         closed_us = _hour_of(self._now_us - CLOSED_AFTER_US)
         new = self._new_hours(sealed, before, closed_us)
         before_us = min(closed_us, max([before.before_us, *(hour + HOUR_US for hour in new)]))

@@ -170,6 +170,17 @@ def forget_segments(folder: Path) -> None:
         head.execute("delete from segment")
 
 
+def test_what_is_held_stays_held_where_all_its_segments_are_gone(folder):
+    record(folder, [watts(10, 100.0), watts(3_610, 300.0)])
+    update(folder, 2.1)
+    with closing(apsw.Connection(str(folder / "head.sqlite"))) as head:
+        head.execute("delete from segment where kind = 'gpu_sample'")
+    update(folder, 1.1)  # the clock went back, so that the reach does
+    with LedgerReader(folder) as reader:
+        extent = reader.rollup_extent("gpu_sample")
+    assert (extent.before_us, extent.upto_seq) == (START_US + HOUR_US, 2)
+
+
 def test_a_rebuild_gives_the_same_cells_even_from_files_that_are_damaged(folder):
     record(folder, [watts(600 * number, float(number)) for number in range(100)])
     update(folder, 17.05)
