@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from store.errors import LedgerUnusableError
+from store.files import make_folder
 
 
 def token_in(path: Path) -> str:
@@ -15,7 +16,7 @@ def token_in(path: Path) -> str:
         LedgerUnusableError: The file can neither be read nor made.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with suppress(FileExistsError):
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w") as file:
