@@ -127,12 +127,11 @@ class _Picture:
             yield Block(tail.rows, tail.values, self._is_wanted_of_tail(tail.rows, ranges))
 
     def _is_late(self, rows: Rows, ranges: Iterable[Range]) -> NDArray[np.bool_]:
-        is_late = self._is_in_window(rows) & (rows.seq > (self.plan.upto_seq if self.plan else 0))
+        is_late = self._is_in_window(rows) & (rows.seq > _upto_seq(self.plan))
         return is_late & ~_is_in_any(rows, ranges)
 
     def _is_wanted_of_tail(self, rows: Rows, ranges: Iterable[Range]) -> NDArray[np.bool_]:
-        upto_seq = self.plan.upto_seq if self.plan else 2**63 - 1
-        return self._is_in_window(rows) & (_is_in_any(rows, ranges) | (rows.seq > upto_seq))
+        return self._is_in_window(rows) & (_is_in_any(rows, ranges) | (rows.seq > _upto_seq(self.plan)))
 
     def _is_in_window(self, rows: Rows) -> NDArray[np.bool_]:
         return _is_in_any(rows, [self.question.span])
@@ -182,9 +181,13 @@ def _taken(
     is_older = plan is None and reader.has_older(kind)  # cells are made of today's version alone
     if is_older or sum(reader.event_count(kind, *one) for one in ranges) > EVENTS_MAX:
         return None
-    upto_seq = plan.upto_seq if plan else 2**63 - 1
-    events = reader.not_rolled(kind, ranges, question.span, upto_seq)
+    events = reader.not_rolled(kind, ranges, question.span, _upto_seq(plan))
     return _Picture(question, plan, events, tail_picture(reader, kind, before), cells)
+
+
+def _upto_seq(plan: RollupPlan | None) -> int:
+    """What came later than this seq is in no cell; nothing is late where there are none."""
+    return plan.upto_seq if plan else 2**63 - 1
 
 
 def _files(reader: LedgerReader, kind: str, step: str, ranges: Iterable[Range]) -> list[Path]:

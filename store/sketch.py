@@ -13,11 +13,9 @@ What is nearer to zero than 2.7e-36 shares the outermost bucket of its sign. NaN
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
 RELATIVE_ERROR = 0.01
 GAMMA = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
@@ -26,10 +24,8 @@ OFFSET = 4096  # the smallest positive value told apart is GAMMA ** -OFFSET
 LAST_BUCKET = 2**15 - 1
 
 
-def buckets_of(values: "NDArray[np.float64]") -> "NDArray[np.int64]":
+def buckets_of(values: NDArray[np.float64]) -> NDArray[np.int64]:
     """The bucket of each value, none of which may be NaN."""
-    import numpy as np  # noqa: PLC0415 - the query layer needs the constants alone
-
     with np.errstate(divide="ignore"):
         rank = np.ceil(np.log(np.abs(values)) / LOG_GAMMA) + OFFSET
     numbers: NDArray[np.int64] = (np.sign(values) * np.clip(rank, 1, LAST_BUCKET)).astype(np.int64)

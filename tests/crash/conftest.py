@@ -1,5 +1,6 @@
 """Killing a process at a chosen moment, and looking at what is left."""
 
+import json
 import subprocess
 import sys
 from collections import Counter
@@ -17,6 +18,27 @@ from store.snapshot import LedgerReader
 # Every call by which SQLite, Arrow or we change what is on disk. Arrow writes each column by `write`, a hundred or
 # more of one kind: of those a few are tried.
 STEPS = ("mkdir", "ftruncate", "pwrite64", "fsync", "fdatasync", "rename", "unlink")
+
+
+@pytest.fixture
+def collector_command():
+    """Gives the command of a demo collector on a free port; the settings that a test names are its own."""
+
+    def command(folder: Path, **settings: object) -> list[str]:
+        given = {
+            "ledger_folder": str(folder),
+            "host": "127.0.0.1",
+            "port": 0,
+            "sample_interval_s": 0.05,
+            "seal_interval_s": 3600.0,
+            "source": "demo",
+            "demo_seed": 1,
+            "log_level": "info",
+            "version": "test",
+        }
+        return [sys.executable, "-P", "-m", "collector", json.dumps(given | settings)]
+
+    return command
 
 
 @pytest.fixture

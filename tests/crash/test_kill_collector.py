@@ -1,6 +1,5 @@
 """kill -9 of the running collector, again and again."""
 
-import json
 import random
 import re
 import subprocess
@@ -11,31 +10,23 @@ from collections import Counter
 from store.ledger import lock_holder
 
 KILLS = 50
+FAST = {
+    "sample_interval_s": 0.02,
+    "seal_interval_s": 0.25,  # so that most kills fall into a sealing, or between one and the next
+    "log_level": "debug",
+}
 APPENDED = re.compile(r"appended (\d+)-(\d+)$", re.MULTILINE)
 
 
-def collector_command(folder) -> list[str]:
-    settings = {
-        "ledger_folder": str(folder),
-        "host": "127.0.0.1",
-        "port": 0,
-        "sample_interval_s": 0.02,
-        "seal_interval_s": 0.25,  # so that most kills fall into a sealing, or between one and the next
-        "source": "demo",
-        "demo_seed": 1,
-        "log_level": "debug",
-        "version": "test",
-    }
-    return [sys.executable, "-P", "-m", "collector", json.dumps(settings)]
-
-
-def test_fifty_kills_in_a_row_lose_no_acknowledged_event_and_count_none_twice(tmp_path, count_of_each_seq, stray_files):
+def test_fifty_kills_in_a_row_lose_no_acknowledged_event_and_count_none_twice(
+    tmp_path, count_of_each_seq, stray_files, collector_command
+):
     folder = tmp_path / "ledger"
     moments = random.Random(20261123)
     acknowledged: list[range] = []
     for number in range(KILLS):
         log = tmp_path / f"log-{number}"
-        with log.open("w") as stderr, subprocess.Popen(collector_command(folder), stderr=stderr) as collector:
+        with log.open("w") as stderr, subprocess.Popen(collector_command(folder, **FAST), stderr=stderr) as collector:
             _wait_for_an_append(log, collector)
             time.sleep(moments.uniform(0.0, 0.6))  # the random moment, not a wait for anything
             collector.kill()
@@ -51,7 +42,7 @@ def test_fifty_kills_in_a_row_lose_no_acknowledged_event_and_count_none_twice(tm
     # And it goes on: one more run ends in order, and its sealing leaves no stray file behind.
     with (
         (tmp_path / "log").open("w") as stderr,
-        subprocess.Popen(collector_command(folder), stderr=stderr) as collector,
+        subprocess.Popen(collector_command(folder, **FAST), stderr=stderr) as collector,
     ):
         _wait_for_an_append(tmp_path / "log", collector)
         collector.terminate()

@@ -5,7 +5,6 @@ import json
 import random
 import re
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -15,21 +14,6 @@ from store.snapshot import LedgerReader
 
 KILLS = 8
 SENDERS = 3
-
-
-def collector_command(folder) -> list[str]:
-    settings = {
-        "ledger_folder": str(folder),
-        "host": "127.0.0.1",
-        "port": 0,
-        "sample_interval_s": 0.05,
-        "seal_interval_s": 3600.0,
-        "source": "demo",
-        "demo_seed": 1,
-        "log_level": "info",
-        "version": "test",
-    }
-    return [sys.executable, "-P", "-m", "collector", json.dumps(settings)]
 
 
 def port_of(log, collector) -> int:
@@ -61,7 +45,7 @@ def send_until_it_dies(port, sender, unsure, acknowledged) -> None:
         acknowledged.extend(ids)
 
 
-def test_kills_lose_no_acknowledged_request_and_what_is_sent_again_is_stored_once(tmp_path):
+def test_kills_lose_no_acknowledged_request_and_what_is_sent_again_is_stored_once(tmp_path, collector_command):
     folder = tmp_path / "ledger"
     moments = random.Random(20261123)
     unsure = [[] for _ in range(SENDERS)]

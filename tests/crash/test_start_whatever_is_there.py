@@ -1,10 +1,8 @@
 """The collector always starts, and counts no event twice, whatever it finds."""
 
-import json
 import random
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -99,11 +97,13 @@ def all_at_once(folder):
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_it_starts_records_and_has_everything_that_could_be_read(template, tmp_path, count_of_each_seq, spoil, lost):
+def test_it_starts_records_and_has_everything_that_could_be_read(
+    template, tmp_path, count_of_each_seq, spoil, lost, collector_command
+):
     folder = tmp_path / "ledger"
     shutil.copytree(template, folder)
     spoil(folder)
-    with (tmp_path / "log").open("w") as log, subprocess.Popen(_collector(folder), stderr=log) as collector:
+    with (tmp_path / "log").open("w") as log, subprocess.Popen(collector_command(folder), stderr=log) as collector:
         _wait_until(lambda: _known(folder, count_of_each_seq) >= set(range(1, 9)) - lost, collector, tmp_path / "log")
         _wait_until(lambda: _has_samples(folder), collector, tmp_path / "log")
         collector.terminate()
@@ -111,21 +111,6 @@ def test_it_starts_records_and_has_everything_that_could_be_read(template, tmp_p
     seen = count_of_each_seq(folder)
     assert set(seen.values()) == {1}
     assert set(range(1, 9)) - set(seen) <= lost  # a damaged head may still give its tail
-
-
-def _collector(folder: Path) -> list[str]:
-    settings = {
-        "ledger_folder": str(folder),
-        "host": "127.0.0.1",
-        "port": 0,
-        "sample_interval_s": 0.05,
-        "seal_interval_s": 3600.0,
-        "source": "demo",
-        "demo_seed": 1,
-        "log_level": "info",
-        "version": "test",
-    }
-    return [sys.executable, "-P", "-m", "collector", json.dumps(settings)]
 
 
 def _known(folder: Path, count_of_each_seq) -> set[int]:
