@@ -31,6 +31,7 @@ from collector.host.sensors import read_sensors
 from collector.ingest.face import TOKEN_NAME, ingest_routes, is_here
 from collector.ingest.intake import Intake
 from collector.listening import bound_socket
+from collector.notifying import ServiceManager
 from collector.pausing import PausableProbe
 from collector.probe import Condition, Probe
 from collector.recordings.replay import ReplayProbe
@@ -203,8 +204,10 @@ def run(settings: CollectorSettings) -> int:
     sealer = Sealer(folder, settings.seal_interval_s, settings.upkeep, first)
     stop, told_to_end = threading.Event(), threading.Event()
     renewal = Renewal(stop)
+    manager = ServiceManager()
 
     def after_tick(now: Now) -> None:
+        manager.ticked()
         sealer.look(now)
         if not sampler.latest.problem:
             renewal.look(sampler.latest.events)
