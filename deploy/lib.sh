@@ -159,8 +159,13 @@ make_release() { # make_release VERSION: its environment, whole or not counted
         die "$python is older than Python 3.11: name another with --python"
     rm -rf -- "$release"
     mkdir -p "$releases"
-    "$python" -m venv "$release" || die "no environment could be made with $python (on Debian: apt install python3-venv)"
-    "$release/bin/pip" install --quiet --disable-pip-version-check \
+    local pip=("$release/bin/pip") without=()
+    if "$python" -m pip --version >/dev/null 2>&1; then # to unpack another pip takes longer than all the rest
+        pip=("$python" -m pip --python "$release/bin/python") without=(--without-pip)
+    fi
+    "$python" -m venv "${without[@]}" "$release" ||
+        die "no environment could be made with $python (on Debian: apt install python3-venv)"
+    "${pip[@]}" install --quiet --disable-pip-version-check \
         ${index_url:+--index-url "$index_url"} "$requirement" || die "$requirement could not be installed"
     [[ $("$release/bin/gpuledger" --version) == "gpuledger $1" ]] || die "$requirement is not version $1"
     mkdir "$release/deploy"
