@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from query.columns import coded
 from query.energy_sharing import Meter, Shares, counter_meter, power_meter, share_out
@@ -215,9 +216,9 @@ def _read_meters(engine: Engine, edges_us: tuple[int, int], step_s: int, reach_u
     found = []
     for place in sorted(range(len(gpus)), key=lambda at: tuple(map(str, gpus[at]))):
         rows = np.flatnonzero(gpu == place)
-        found.append(
-            _GpuMeter(*gpus[place], indexes[int(rows[-1])], *_meter(table.take(pa.array(rows)), run[rows], reach_us))
-        )
+        host, gpu_uuid = gpus[place]
+        basis, meter = _meter(table.take(pa.array(rows)), run[rows], reach_us)
+        found.append(_GpuMeter(host, gpu_uuid, indexes[int(rows[-1])], basis, meter))
     return found
 
 
@@ -335,13 +336,12 @@ class _Account:
             requests=self._dearest(top),
         )
 
-    def _is_asked(self) -> Floats:
+    def _is_asked(self) -> NDArray[np.bool_]:
         """Which requests are told of, of those that ran or finished in the window."""
         is_in = (self.requests.end_us > self.window.start_us) & (self.requests.start_us < self.window.end_us)
         for name, value in self.only.given.items():
             is_in &= pc.equal(self.requests.table[name].fill_null(""), value).to_numpy()
-        found: Floats = is_in
-        return found
+        return is_in
 
     def _known_ratio(self) -> Floats:
         """Which share of each request's time on its GPUs its energy is known for."""

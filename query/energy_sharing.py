@@ -10,6 +10,7 @@ among Multi-Instances", arXiv 2501.17752).
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from store.rollup_cells import Floats, Ints
 
@@ -70,7 +71,7 @@ def power_meter(time_us: Ints, watts: Floats, *, reach_us: int) -> Meter:
     return _added_up(time_us, np.where(is_known, grown, 0.0), is_known)
 
 
-def _added_up(time_us: Ints, grown: Floats, is_known: Floats) -> Meter:
+def _added_up(time_us: Ints, grown: Floats, is_known: NDArray[np.bool_]) -> Meter:
     if not len(time_us):
         return Meter(_NO_TIMES, np.empty(0), np.empty(0))
     known_us = np.where(is_known, np.diff(time_us), 0)

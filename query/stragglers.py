@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from query.engine import Engine, Source, in_window, sql_text
 from query.robust_line import MAD_TO_SIGMA
@@ -237,9 +238,14 @@ def _columns(by_gpu: Mapping[_Gpu, list[dict[str, Any]]]) -> dict[str, Floats]:
 
 
 def _peer(
-    at: int, gpu: _Gpu, rows: Sequence[dict[str, Any]], columns: Mapping[str, Floats], is_busy: Floats, bucket_s: int
+    at: int,
+    gpu: _Gpu,
+    rows: Sequence[dict[str, Any]],
+    columns: Mapping[str, Floats],
+    is_busy: NDArray[np.bool_],
+    bucket_s: int,
 ) -> PeerGpu:
-    is_compared = (is_busy[at] != 0) & (is_busy.sum(axis=0) > PEERS_LEAST)
+    is_compared = is_busy[at] & (is_busy.sum(axis=0) > PEERS_LEAST)
     minutes = float(is_compared.sum()) * bucket_s / 60
     deviations = []
     if minutes >= MINUTES_LEAST:

@@ -207,7 +207,8 @@ def _reference(
 
 
 def _lost_s(state: Mapping[str, Any], reference_hertz: float) -> float:
-    return max(0.0, state["busy_seconds"] - state["busy_cycles"] / reference_hertz)
+    at_reference_s: float = state["busy_cycles"] / reference_hertz
+    return max(0.0, float(state["busy_seconds"]) - at_reference_s)
 
 
 def _all_reasons(
