@@ -119,6 +119,21 @@ class RetentionSection(_Section):
     annotation_max_age_days: float | None = _own_age("annotation", "never")
 
 
+class CostsSection(_Section):
+    """What energy costs here. Where nothing is set, no price and no CO2 is told."""
+
+    price_per_kwh: float | None = Field(
+        default=None, ge=0, description="What a kWh costs, in costs.currency; unset: no price is told."
+    )
+    currency: str = Field(default="", max_length=8, description="Currency of costs.price_per_kwh, such as EUR.")
+    co2_grams_per_kwh: float | None = Field(
+        default=None, ge=0, description="Grams of CO2 that a kWh of this grid stands for; unset: none is told."
+    )
+    power_usage_effectiveness: float = Field(
+        default=1.0, ge=1, le=10, description="Energy of the building per energy of its machines (PUE)."
+    )
+
+
 class ScrapedServer(_Section):
     """An inference server to scrape: one `[[scrape]]` table."""
 
@@ -157,6 +172,7 @@ class Settings(BaseSettings):
     mcp: McpSection = McpSection()
     query: QuerySection = QuerySection()
     retention: RetentionSection = RetentionSection()
+    costs: CostsSection = CostsSection()
     scrape: tuple[ScrapedServer, ...] = Field(
         default=(),
         description="Inference servers to scrape, one `[[scrape]]` table each with `url` and `service`; "

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from query.engine import Engine, Source, in_window, sql_text
+from query.recorded import recorded_share
 from query.windows import Window
 from store.rollup_cells import Floats
 
@@ -116,13 +117,13 @@ def rise(time_s: Floats, values: Floats) -> Rise:
     return Rise(slope, float(rates.mean() - error), float(rates.mean() + error))
 
 
-def memory_leaks(source: Source, window: Window, *, coverage: float) -> MemoryLeaks:
+def memory_leaks(source: Source, window: Window, *, now: datetime) -> MemoryLeaks:
     """How the device memory of each process went in `window`, and which leaks.
 
     Args:
         source: Where the events are.
         window: The time asked about.
-        coverage: Which share of it was recorded; see `query.recorded`.
+        now: The time of the question.
     """
     step_s = max(5, round(window.seconds / POINTS_MAX))
     kinds = ["process_sample", "gpu_sample"]
@@ -142,7 +143,7 @@ def memory_leaks(source: Source, window: Window, *, coverage: float) -> MemoryLe
     found.sort(key=lambda one: (order.index(one.verdict), -(one.slope_bytes_per_hour or 0.0), one.pid))
     return MemoryLeaks(
         window=window,
-        coverage=coverage,
+        coverage=recorded_share(source, window, now=now),
         n=len(found),
         method=f"means of {step_s} s; Theil-Sen slope; a leak rises between ten parts of the process's time beyond "
         f"chance (Student's t, 99 %) and by {GROWTH_LEAST_BYTES // 2**20} MiB at least",

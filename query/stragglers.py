@@ -8,12 +8,14 @@ them, and by what matters, in four minutes of five.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from query.engine import Engine, Source, in_window, sql_text
+from query.recorded import recorded_share
 from query.robust_line import MAD_TO_SIGMA
 from query.windows import Window
 from store.rollup_cells import Floats
@@ -136,13 +138,13 @@ class Stragglers:
         return tuple(gpu for group in self.groups for gpu in group.gpus if gpu.deviations)
 
 
-def stragglers(source: Source, window: Window, *, coverage: float) -> Stragglers:
+def stragglers(source: Source, window: Window, *, now: datetime) -> Stragglers:
     """Which GPUs lag behind peers that do the same work in `window`.
 
     Args:
         source: Where the events are.
         window: The time asked about.
-        coverage: Which share of it was recorded; see `query.recorded`.
+        now: The time of the question.
     """
     bucket_s = max(60, round(window.seconds / BUCKETS_MAX))
     kinds = ["gpu_sample", "process_sample"]
@@ -155,7 +157,7 @@ def stragglers(source: Source, window: Window, *, coverage: float) -> Stragglers
     groups = _groups(rows, work, names, bucket_s)
     return Stragglers(
         window=window,
-        coverage=coverage,
+        coverage=recorded_share(source, window, now=now),
         n=sum(group.n for group in groups if group.reason is None),
         method=f"robust z against the peers' median and MAD in each {bucket_s} s in which both are at least "
         f"{BUSY_PERCENT} % utilized; beyond {Z_LEAST:g} in {PERSISTENT_RATIO:.0%} of them",

@@ -7,11 +7,13 @@ is no waste. Holders of one GPU at the same time share what is lost equally.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from query.engine import Source, in_window, sql_text
 from query.errors import GroupingError
 from query.prices import Bill, Prices, bill
+from query.recorded import recorded_share
 from query.windows import Window
 from store.errors import did_you_mean
 from store.events import GPU_SAMPLE
@@ -65,7 +67,7 @@ class Waste:
 
     Args:
         window: The window that was asked for, resolved.
-        coverage: Which share of it the samples of the GPUs that were held stand for; see `limits`.
+        coverage: Which share of it was recorded.
         n: How many GPUs were held at some time.
         method: How it was judged.
         limits: What it cannot say.
@@ -90,7 +92,7 @@ def waste(
     source: Source,
     window: Window,
     *,
-    coverage: float,
+    now: datetime,
     by: str = "user",
     idle_below_percent: float = IDLE_BELOW_PERCENT,
     prices: Prices | None = None,
@@ -100,7 +102,7 @@ def waste(
     Args:
         source: Where the events are.
         window: The time asked about.
-        coverage: Which share of it was recorded; see `query.recorded`.
+        now: The time of the question.
         by: One of `HOLDERS`.
         idle_below_percent: A GPU whose utilization stays below that does nothing.
         prices: What energy costs.
@@ -120,7 +122,7 @@ def waste(
     unseen = any(not row["is_process_seen"] for row in rows)
     return Waste(
         window=window,
-        coverage=coverage,
+        coverage=recorded_share(source, window, now=now),
         n=len(gpus),
         method=f"held: a process is on it, or {HELD_LEAST_BYTES // 2**20} MiB of its memory are in use; idle: "
         f"utilization below {idle_below_percent:g} % throughout {bucket_s} s; energy from sampled power",

@@ -118,10 +118,10 @@ def asked(tmp_path_factory: pytest.TempPathFactory, machine) -> list[str]:
     probe_words(listening, "gpu")
     energy_of_requests(listening, window)
     for by in HOLDERS:
-        waste(listening, window, coverage=1.0, by=by)
+        waste(listening, window, now=now, by=by)
     throttling(listening, window, now=now)
-    memory_leaks(listening, window, coverage=1.0)
-    stragglers(listening, window, coverage=1.0)
+    memory_leaks(listening, window, now=now)
+    stragglers(listening, window, now=now)
     activity(listening, window)
     export_events(listening, "request", window, format="csv", path=tmp_path_factory.mktemp("out") / "x.csv")
     return listening.asked

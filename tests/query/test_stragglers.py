@@ -26,7 +26,7 @@ def group(book, gpus: int, plant=None, *, at: int = 2, minutes: int = MINUTES, p
 
 
 def ask(book, minutes: int = MINUTES):
-    return stragglers(book.source, book.window(0, minutes * 60), coverage=1.0)
+    return stragglers(book.source, book.window(0, minutes * 60), now=book.at(minutes * 60))
 
 
 @pytest.mark.parametrize(

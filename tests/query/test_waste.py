@@ -20,7 +20,7 @@ def process(book, seconds, index, pid=7, **values):
 
 
 def ask(book, seconds=600, **more):
-    return waste(book.source, book.window(0, seconds), coverage=1.0, **more)
+    return waste(book.source, book.window(0, seconds), now=book.at(seconds), **more)
 
 
 def test_what_is_held_and_idle_is_told_by_gpu_and_by_holder(book):
