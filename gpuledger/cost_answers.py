@@ -135,7 +135,7 @@ def throttling_answer(found: Throttling) -> Answer:
         for gpu in found.gpus:
             for one in gpu.reasons:
                 clocks = (spelled(gpu.held_clock_hertz, "Hz"), spelled(gpu.reference_clock_hertz, "Hz"))
-                times = (seconds_words(one.seconds), _percent(one.ratio), one.source, seconds_words(one.lost_seconds))
+                times = (_time_words(one.seconds), _percent(one.ratio), one.source, _time_words(one.lost_seconds))
                 table.add_row(_gpu_words(gpu.gpu_index, gpu.gpu_uuid), one.reason, *times, *clocks)
         out.print(table)
         unheld = [_gpu_words(gpu.gpu_index, gpu.gpu_uuid) for gpu in found.gpus if not gpu.reasons]
@@ -275,6 +275,10 @@ def _names_but(kind: type, *left_out: str) -> tuple[str, ...]:
 
 def _gpu_words(index: int | None, uuid: str | None) -> str:
     return str(index) if index is not None else escape(uuid or "–")
+
+
+def _time_words(seconds: float | None) -> str:
+    return seconds_words(seconds) if seconds is None or seconds < 120 else age_words(seconds)
 
 
 def _percent(ratio: float | None) -> str:

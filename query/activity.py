@@ -99,8 +99,9 @@ def activity(source: Source, window: Window, *, prices: Prices | None = None) ->
         window=window,
         coverage=recorded_s / window.seconds / len(gpus) if gpus else 0.0,
         n=len(gpus),
-        method=f"busy: utilization of at least {BUSY_PERCENT:g} %; empty: SM activity below {SM_BELOW_RATIO:.0%}, "
-        f"or where it is not known power below {POWER_BELOW_RATIO:.0%} of its limit",
+        method=f"busy: utilization of at least {BUSY_PERCENT:g} %; empty: SM activity below "
+        f"{100 * SM_BELOW_RATIO:g} %, "
+        f"or where it is not known power below {100 * POWER_BELOW_RATIO:g} % of its limit",
         limits=_limits(gpus),
         gpus=tuple(gpus),
     )

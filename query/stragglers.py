@@ -160,7 +160,7 @@ def stragglers(source: Source, window: Window, *, now: datetime) -> Stragglers:
         coverage=recorded_share(source, window, now=now),
         n=sum(group.n for group in groups if group.reason is None),
         method=f"robust z against the peers' median and MAD in each {bucket_s} s in which both are at least "
-        f"{BUSY_PERCENT} % utilized; beyond {Z_LEAST:g} in {PERSISTENT_RATIO:.0%} of them",
+        f"{BUSY_PERCENT} % utilized; beyond {Z_LEAST:g} in {100 * PERSISTENT_RATIO:g} % of them",
         limits=(
             "that GPUs of one job, pod, container or else of one host do the same work is taken for granted",
             "where most of a group lags, the median lags with it",
