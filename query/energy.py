@@ -34,6 +34,7 @@ STEP_LONG_S = 60
 OWN_CALLS = "mcp"  # the source of calls of gpuledger's own server, which use no GPU
 
 Basis = Literal["counter", "power", "none"]
+ToldBy = Literal["request", "process", "host"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,8 @@ class RequestEnergy:
         joules, watt_hours: What it used.
         joules_per_1000_output_tokens: The whole energy over them; None where it does not say.
         is_estimate: Others ran on its GPUs meanwhile.
-        names_gpus: Whether it says which GPUs it ran on; else all of its host are taken.
+        gpus_told_by: Who says on which GPUs it ran: the `request`; the `process` that it names, by where that was seen;
+            or nobody, and all of its `host` are taken.
     """
 
     seq: int
@@ -117,7 +119,7 @@ class RequestEnergy:
     watt_hours: float
     joules_per_1000_output_tokens: float | None
     is_estimate: bool
-    names_gpus: bool
+    gpus_told_by: ToldBy
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,11 +186,10 @@ def energy_of_requests(
     step_s = next((step for upto_s, step in STEPS_S if window.seconds <= upto_s), STEP_LONG_S)
     reach_us = round(max(stale_after_s(1.0), 3 * step_s) * 1e6)
     late_us = round(LATE.total_seconds() * 1e6)
-    with source.engine(
-        ["gpu_sample", "request"], start_us=window.start_us - reach_us, end_us=window.end_us + late_us
-    ) as engine:
+    kinds = ["gpu_sample", "process_sample", "request"]
+    with source.engine(kinds, start_us=window.start_us - reach_us, end_us=window.end_us + late_us) as engine:
         meters = _read_meters(engine, (window.start_us - reach_us, window.end_us + reach_us), step_s, reach_us)
-        requests = _read_requests(engine, (window.start_us, window.end_us + late_us))
+        requests = _read_requests(engine, window, late_us)
     return _Account(window, meters, requests, tuple(by), only or RequestFilter(), prices or Prices()).summary(top)
 
 
@@ -238,28 +239,40 @@ def _meter(table: pa.Table, run: Ints, reach_us: int) -> tuple[Basis, Meter]:
 
 
 @dataclass(frozen=True, slots=True)
+class _RanOn:
+    """Where requests ran: on these GPUs, or where nobody says on which, on all of their host."""
+
+    host: str
+    gpus: frozenset[str]
+    told_by: ToldBy
+
+    def has(self, one: _GpuMeter) -> bool:
+        return one.gpu_uuid in self.gpus if self.gpus else self.host == one.host
+
+
+@dataclass(frozen=True, slots=True)
 class _Requests:
     """Requests and when they ran.
 
     Args:
         table: A row each.
         start_us, end_us: From when to when.
-        gpus: Of each the place of its GPUs in `named`.
-        named: Distinct combinations of a host and the GPUs that are named; none where none is.
+        place: Of each the place of where it ran in `ran_on`.
+        ran_on: The distinct ones of those.
     """
 
     table: pa.Table
     start_us: Ints
     end_us: Ints
-    gpus: Ints
-    named: tuple[tuple[str, frozenset[str]], ...]
+    place: Ints
+    ran_on: tuple[_RanOn, ...]
 
 
-def _read_requests(engine: Engine, edges_us: tuple[int, int]) -> _Requests:
+def _read_requests(engine: Engine, window: Window, late_us: int) -> _Requests:
     text = sql_text("energy_requests").format(
         relation=requests_with_model(engine), in_window=in_window(engine), limit=engine.parameter("top", "int")
     )
-    table = engine.query(text, start=edges_us[0], end=edges_us[1], top=REQUESTS_MAX + 1)
+    table = engine.query(text, start=window.start_us, end=window.end_us + late_us, top=REQUESTS_MAX + 1)
     if table.num_rows > REQUESTS_MAX:
         raise GroupingError(f"More than {REQUESTS_MAX:,} requests finished in this window", "give a shorter one")
     uuids = pc.binary_join(table["gpu_uuids"].cast(pa.list_(pa.string())), " ").fill_null("")
@@ -269,9 +282,25 @@ def _read_requests(engine: Engine, edges_us: tuple[int, int]) -> _Requests:
     end_us = pc.coalesce(table["ended_at"], table["observed_at"]).cast(pa.int64()).to_numpy()
     began = (end_us - np.round(doubles(table["duration_seconds"]) * 1e6)).astype(np.int64)
     start_us = pc.coalesce(table["started_at"].cast(pa.int64()), pa.array(began)).to_numpy()
-    keys, gpus = coded(table, ("host", "gpu_uuids"))
-    named = tuple((str(host), frozenset(str(uuids).split())) for host, uuids in keys)
-    return _Requests(table, np.minimum(start_us, end_us), end_us, gpus, named)
+    keys, place = coded(table, ("host", "gpu_uuids", "pid"))
+    seen = _process_gpus(engine, window)
+    ran_on = tuple(_ran_on(host, frozenset(uuids.split()), seen.get((host, pid))) for host, uuids, pid in keys)
+    return _Requests(table, np.minimum(start_us, end_us), end_us, place, ran_on)
+
+
+def _process_gpus(engine: Engine, window: Window) -> dict[tuple[str, int], set[str]]:
+    """The GPUs that each process was seen on in the window, by host and pid."""
+    text = sql_text("process_gpus").format(relation=engine.relation("process_sample"), in_window=in_window(engine))
+    found: dict[tuple[str, int], set[str]] = {}
+    for row in engine.query(text, start=window.start_us, end=window.end_us).to_pylist():
+        found.setdefault((row["host"], row["pid"]), set()).add(row["gpu_uuid"])
+    return found
+
+
+def _ran_on(host: str, named: frozenset[str], of_process: set[str] | None) -> _RanOn:
+    if named:
+        return _RanOn(host, named, "request")
+    return _RanOn(host, frozenset(of_process or ()), "process" if of_process else "host")
 
 
 class _Account:
@@ -294,8 +323,8 @@ class _Account:
 
     def _gpu(self, one: _GpuMeter) -> GpuEnergy:
         edges_us = (self.window.start_us, self.window.end_us)
-        on_it = [one.gpu_uuid in named if named else host == one.host for host, named in self.requests.named]
-        rows = np.flatnonzero(np.array(on_it, bool)[self.requests.gpus])
+        on_it = [where.has(one) for where in self.requests.ran_on]
+        rows = np.flatnonzero(np.array(on_it, bool)[self.requests.place])
         shares = share_out(one.meter, edges_us, self.requests.start_us[rows], self.requests.end_us[rows])
         self._add(rows, shares)
         known_us = np.diff(one.meter.known_us_at(np.array(edges_us)))[0]
@@ -389,7 +418,7 @@ class _Account:
         is_whole = self._is_asked() & (self._known_ratio() > 1 - 1e-9)
         rows = np.flatnonzero(is_whole)
         rows = rows[np.argsort(-self.joules[rows], kind="stable")][:top]
-        columns = ("seq", "operation", "model", "duration_seconds", "input_tokens", "output_tokens", "gpu_uuids")
+        columns = ("seq", "operation", "model", "duration_seconds", "input_tokens", "output_tokens")
         told = self.requests.table.select(columns).take(pa.array(rows)).to_pylist()
         found = []
         for at, row in zip(rows.tolist(), told, strict=True):
@@ -401,7 +430,7 @@ class _Account:
                     watt_hours=joules / 3600,
                     joules_per_1000_output_tokens=1000 * joules / tokens if tokens else None,
                     is_estimate=bool(self.together[at] > 0),
-                    names_gpus=bool(row.pop("gpu_uuids")),
+                    gpus_told_by=self.requests.ran_on[self.requests.place[at]].told_by,
                     **row,
                 )
             )
@@ -418,16 +447,16 @@ class _Account:
 
     def _limits(self) -> tuple[str, ...]:
         is_asked = self._is_asked()
-        unnamed = sum(not named for _, named in self.requests.named)
-        of_unnamed = np.array([not named for _, named in self.requests.named], bool)[self.requests.gpus] & is_asked
+        is_of_host = np.array([one.told_by == "host" for one in self.requests.ran_on], bool)
+        unnamed = int((is_of_host[self.requests.place] & is_asked).sum())
         together = bool((self.together[is_asked] > 0).any())
         no_energy = int((self._known_ratio()[is_asked] == 0).sum())
         candidates = (
             ("requests that had not finished an hour after the window, or by now, are not in it", True),
             ("where several ran at once, what each used is an estimate", together),
             (
-                f"{int(of_unnamed.sum()):,} requests do not say which GPUs they ran on: all of their host were taken",
-                bool(unnamed and of_unnamed.any()),
+                f"{unnamed:,} requests do not say which GPUs they ran on: all of their host were taken",
+                bool(unnamed),
             ),
             (f"of {no_energy:,} requests no energy is known, and they count for nothing", bool(no_energy)),
             ("it is the energy of the GPUs alone, without CPU, memory, fans and power supply", True),

@@ -104,8 +104,17 @@ def test_one_that_names_no_gpu_is_taken_to_run_on_all_of_its_host_and_that_is_sa
     book.record([*events, request(book, 10, 20)])
     book.append(counters(book, 60, gpu=7), host="other")
     found = energy_of_requests(book.source, book.window(0, 60))
-    assert (found.requests[0].joules, found.requests[0].names_gpus) == (pytest.approx(2000), False)
+    assert (found.requests[0].joules, found.requests[0].gpus_told_by) == (pytest.approx(2000), "host")
     assert any("do not say which GPUs" in words for words in found.limits)
+
+
+def test_one_that_names_its_process_alone_ran_where_that_was_seen(book):
+    events = [row for gpu in range(2) for row in counters(book, 60, gpu=gpu)]
+    seen = book.event("process_sample", 12, gpu_uuid="GPU-1", pid=77)
+    book.record([*events, seen, request(book, 10, 20, pid=77), request(book, 40, 50, pid=78)])
+    found = energy_of_requests(book.source, book.window(0, 60))
+    assert [one.attributed_joules for one in found.gpus] == pytest.approx([1000, 2000])
+    assert {one.gpus_told_by: one.joules for one in found.requests} == pytest.approx({"process": 1000, "host": 2000})
 
 
 def test_gpuledgers_own_calls_use_no_gpu(book):
