@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from query.engine import Engine, Source, in_window, sql_text
-from query.recorded import recorded_share
+from query.recorded import recorded_seconds, recorded_share
 from query.windows import Window
 from store.rollup_cells import Floats
 
@@ -125,9 +125,9 @@ def memory_leaks(source: Source, window: Window, *, now: datetime) -> MemoryLeak
         window: The time asked about.
         now: The time of the question.
     """
-    step_s = max(5, round(window.seconds / POINTS_MAX))
     kinds = ["process_sample", "gpu_sample"]
     with source.engine(kinds, start_us=window.start_us, end_us=window.end_us) as engine:
+        step_s = max(5, round(recorded_seconds(engine, "process_sample", window) / POINTS_MAX))
         text = sql_text("process_memory").format(
             bucket=engine.bucket("observed_at", engine.parameter("step", "int")),
             relation=engine.relation("process_sample"),

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from query.engine import Engine, Source, in_window, sql_text
-from query.recorded import recorded_share
+from query.recorded import recorded_seconds, recorded_share
 from query.robust_line import MAD_TO_SIGMA
 from query.windows import Window
 from store.rollup_cells import Floats
@@ -146,9 +146,9 @@ def stragglers(source: Source, window: Window, *, now: datetime) -> Stragglers:
         window: The time asked about.
         now: The time of the question.
     """
-    bucket_s = max(60, round(window.seconds / BUCKETS_MAX))
     kinds = ["gpu_sample", "process_sample"]
     with source.engine(kinds, start_us=window.start_us, end_us=window.end_us) as engine:
+        bucket_s = max(60, round(recorded_seconds(engine, "gpu_sample", window) / BUCKETS_MAX))
         rows = _minutes(engine, window, bucket_s)
         work = _work(engine, window)
     with source.engine(["inventory"]) as engine:

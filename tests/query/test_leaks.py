@@ -89,6 +89,13 @@ def test_on_unified_memory_it_is_the_hosts_that_is_used_up(book):
     assert found.exhausted_in_seconds == pytest.approx(10 * 3600, rel=0.01)
 
 
+def test_in_a_window_that_begins_long_before_it_is_found_all_the_same(book):
+    book.record(story(book, lambda hours: 20_000 + 1024 * hours))
+    years = book.window(-10 * 365 * 86_400, HOURS * 3600)
+    [found] = memory_leaks(book.source, years, now=book.at(HOURS * 3600)).processes
+    assert found.verdict == "leak"
+
+
 def test_a_process_that_was_there_briefly_is_not_judged(book):
     short = [one for one in story(book, lambda hours: 20_000 + 9000 * hours) if one.observed_at_us < at_us(book, 1200)]
     book.record(short)
