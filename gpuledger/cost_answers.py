@@ -137,7 +137,10 @@ def throttling_answer(found: Throttling) -> Answer:
                 clocks = (spelled(gpu.held_clock_hertz, "Hz"), spelled(gpu.reference_clock_hertz, "Hz"))
                 times = (_time_words(one.seconds), _percent(one.ratio), one.source, _time_words(one.lost_seconds))
                 table.add_row(_gpu_words(gpu.gpu_index, gpu.gpu_uuid), one.reason, *times, *clocks)
-        out.print(table)
+        if table.rows:
+            out.print(table)
+        else:
+            out.print(f"throttling  {window_words(found.window)}", style="bold")
         unheld = [_gpu_words(gpu.gpu_index, gpu.gpu_uuid) for gpu in found.gpus if not gpu.reasons]
         if unheld:
             out.print(f"Nothing held GPU {', '.join(unheld)}.")

@@ -129,7 +129,7 @@ class CostsSection(_Section):
     co2_grams_per_kwh: float | None = Field(
         default=None, ge=0, description="Grams of CO2 that a kWh of this grid stands for; unset: none is told."
     )
-    power_usage_effectiveness: float = Field(
+    power_usage_effectiveness_ratio: float = Field(
         default=1.0, ge=1, le=10, description="Energy of the building per energy of its machines (PUE)."
     )
 

@@ -13,13 +13,13 @@ class Prices:
         price_per_kwh: In `currency`; None where it is not set.
         currency: Its sign or code, as the user writes it.
         co2_grams_per_kwh: Of the grid; None where it is not set.
-        power_usage_effectiveness: Energy of the whole building per energy of its machines (PUE, ISO/IEC 30134-2).
+        power_usage_effectiveness_ratio: Energy of the whole building per energy of its machines (PUE, ISO/IEC 30134-2).
     """
 
     price_per_kwh: float | None = None
     currency: str = ""
     co2_grams_per_kwh: float | None = None
-    power_usage_effectiveness: float = 1.0
+    power_usage_effectiveness_ratio: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def bill(joules: float | None, prices: Prices) -> Bill:
     if joules is None:
         return Bill(None, None, prices.currency, None)
     kwh = joules / JOULES_PER_KWH
-    of_building = kwh * prices.power_usage_effectiveness
+    of_building = kwh * prices.power_usage_effectiveness_ratio
     return Bill(
         kwh=kwh,
         price=None if prices.price_per_kwh is None else of_building * prices.price_per_kwh,

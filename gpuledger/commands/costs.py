@@ -19,7 +19,7 @@ def _prices(asked: Asked) -> "Prices":
     from query.prices import Prices
 
     costs = asked.settings.costs
-    return Prices(costs.price_per_kwh, costs.currency, costs.co2_grams_per_kwh, costs.power_usage_effectiveness)
+    return Prices(costs.price_per_kwh, costs.currency, costs.co2_grams_per_kwh, costs.power_usage_effectiveness_ratio)
 
 
 def _nothing(what: str, window: "Window") -> NoDataError:

@@ -109,11 +109,11 @@ def test_an_unknown_variable_of_our_prefix_is_refused_with_the_nearest(monkeypat
     )
 
 
-def test_every_setting_has_a_help_and_a_unit_where_it_is_a_time():
+def test_every_setting_has_a_help_and_a_number_that_is_no_count_its_unit():
     for name, field in setting_fields():
         assert field.description, name
         if field.annotation is float:
-            assert name.endswith(("_s", "_days")), name
+            assert name.endswith(("_s", "_days", "_ratio")), name
 
 
 def test_servers_to_scrape_are_tables_of_the_file(tmp_path):
