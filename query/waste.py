@@ -152,7 +152,20 @@ def _read(source: Source, window: Window, by: str, idle_below_percent: float, bu
         found: list[dict[str, Any]] = engine.query(
             text, start=window.start_us, end=window.end_us, step=bucket_s, **bounds
         ).to_pylist()
-    return found
+    return _without_split(found)
+
+
+def _without_split(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What is known, without the time in which a GPU was split: it has no utilization then, and its instances have."""
+    split = {(row["host"], row["gpu_index"]) for row in rows if row["is_instance"]}
+    told = [
+        _unsplit(row) if not row["is_instance"] and (row["host"], row["gpu_index"]) in split else row for row in rows
+    ]
+    return [row for row in told if row["held_seconds"] > 0]
+
+
+def _unsplit(row: dict[str, Any]) -> dict[str, Any]:
+    return row | {"held_seconds": row["held_seconds"] - (row["unknown_seconds"] or 0.0), "unknown_seconds": 0.0}
 
 
 _Key = tuple[str | None, str | None, int | None, str | None, bool]

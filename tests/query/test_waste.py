@@ -82,6 +82,23 @@ def test_where_no_utilization_is_known_nothing_is_called_idle(book):
     assert (total.idle_hours, total.idle_ratio, total.unknown_hours) == (0, None, pytest.approx(60 / 3600))
 
 
+def test_a_split_gpu_is_told_by_its_instances_alone(book):
+    """GPU 0 is split in two: one works, the other idles; of itself it tells no utilization."""
+    whole = gpu(book, range(60), 0, None, used_bytes=20 * GIB)
+    parts = [
+        row
+        for instance, active in ((1, 0.9), (2, 0.0))
+        for row in gpu(
+            book, range(60), 0, None, gpu_uuid=f"MIG-{instance}", mig_gpu_instance_id=instance, sm_active_ratio=active
+        )
+    ]
+    held = [row for one in (1, 2) for row in process(book, range(60), 0, one, gpu_uuid=f"MIG-{one}", user=f"u{one}")]
+    book.record([*whole, *parts, *held])
+    found = ask(book, 60)
+    assert {one.gpu_uuid: one.idle_hours * 3600 for one in found.gpus} == pytest.approx({"MIG-1": 0, "MIG-2": 60})
+    assert (found.total.held_hours * 3600, found.total.unknown_hours) == (pytest.approx(120), 0)
+
+
 @pytest.mark.parametrize(
     ("by", "values", "holder"),
     [
