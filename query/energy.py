@@ -9,7 +9,6 @@ energy is known for: with its energy, as so much of a request, and with so much 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -17,24 +16,20 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from query.columns import coded
-from query.energy_sharing import Meter, Shares, counter_meter, power_meter, share_out
-from query.engine import Engine, Source, in_window, sql_text
+from query.energy_reading import Basis, GpuMeter, Requests, ToldBy, read_meters, read_requests
+from query.energy_sharing import Shares, share_out
+from query.engine import Source
 from query.errors import GroupingError
 from query.prices import Bill, Prices, bill
-from query.requests import GROUPINGS, RequestFilter, requests_with_model
+from query.requests import GROUPINGS, RequestFilter
 from query.windows import Window
 from store.errors import did_you_mean
 from store.events import stale_after_s
 from store.rollup_cells import Floats, Ints, doubles
 
-REQUESTS_MAX = 2_000_000  # about 1 GB while it is worked out
 LATE = timedelta(hours=1)  # a request is known of when it has finished
 STEPS_S = ((6 * 3600, 1), (2 * 86_400, 10))  # up to so long a window: readings so far apart; beyond them
 STEP_LONG_S = 60
-OWN_CALLS = "mcp"  # the source of calls of gpuledger's own server, which use no GPU
-
-Basis = Literal["counter", "power", "none"]
-ToldBy = Literal["request", "process", "host"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,119 +183,9 @@ def energy_of_requests(
     late_us = round(LATE.total_seconds() * 1e6)
     kinds = ["gpu_sample", "process_sample", "request"]
     with source.engine(kinds, start_us=window.start_us - reach_us, end_us=window.end_us + late_us) as engine:
-        meters = _read_meters(engine, (window.start_us - reach_us, window.end_us + reach_us), step_s, reach_us)
-        requests = _read_requests(engine, window, late_us)
+        meters = read_meters(engine, (window.start_us - reach_us, window.end_us + reach_us), step_s, reach_us)
+        requests = read_requests(engine, window, late_us)
     return _Account(window, meters, requests, tuple(by), only or RequestFilter(), prices or Prices()).summary(top)
-
-
-@dataclass(frozen=True, slots=True)
-class _GpuMeter:
-    host: str
-    gpu_uuid: str
-    gpu_index: int | None
-    basis: Basis
-    meter: Meter
-
-
-def _read_meters(engine: Engine, edges_us: tuple[int, int], step_s: int, reach_us: int) -> list[_GpuMeter]:
-    text = sql_text("energy_readings").format(
-        relation=engine.relation("gpu_sample"),
-        in_window=in_window(engine),
-        bucket=engine.bucket("observed_at", engine.parameter("step", "int")),
-    )
-    table = engine.query(text, start=edges_us[0], end=edges_us[1], step=step_s)
-    if not table.num_rows:
-        return []
-    gpus, gpu = coded(table, ("host", "gpu_uuid"))
-    _, run = coded(table, ("boot_id", "counter_epoch"))
-    indexes = table["index_then"].to_pylist()
-    found = []
-    for place in sorted(range(len(gpus)), key=lambda at: tuple(map(str, gpus[at]))):
-        rows = np.flatnonzero(gpu == place)
-        host, gpu_uuid = gpus[place]
-        basis, meter = _meter(table.take(pa.array(rows)), run[rows], reach_us)
-        found.append(_GpuMeter(host, gpu_uuid, indexes[int(rows[-1])], basis, meter))
-    return found
-
-
-def _meter(table: pa.Table, run: Ints, reach_us: int) -> tuple[Basis, Meter]:
-    """Of the counter where it was read at least twice, else of the power."""
-    for basis, column in (("counter", "energy"), ("power", "power")):
-        is_there = table[column].is_valid().to_numpy()
-        if is_there.sum() < 2:
-            continue
-        time_us = table[f"{column}_at"].filter(pa.array(is_there)).cast(pa.int64()).to_numpy()
-        values = doubles(table[column].filter(pa.array(is_there)))
-        order = np.argsort(time_us, kind="stable")
-        if basis == "counter":
-            return "counter", counter_meter(time_us[order], run[is_there][order], values[order])
-        return "power", power_meter(time_us[order], values[order], reach_us=reach_us)
-    return "none", Meter(np.empty(0, np.int64), np.empty(0), np.empty(0))
-
-
-@dataclass(frozen=True, slots=True)
-class _RanOn:
-    """Where requests ran: on these GPUs, or where nobody says on which, on all of their host."""
-
-    host: str
-    gpus: frozenset[str]
-    told_by: ToldBy
-
-    def has(self, one: _GpuMeter) -> bool:
-        return one.gpu_uuid in self.gpus if self.gpus else self.host == one.host
-
-
-@dataclass(frozen=True, slots=True)
-class _Requests:
-    """Requests and when they ran.
-
-    Args:
-        table: A row each.
-        start_us, end_us: From when to when.
-        place: Of each the place of where it ran in `ran_on`.
-        ran_on: The distinct ones of those.
-    """
-
-    table: pa.Table
-    start_us: Ints
-    end_us: Ints
-    place: Ints
-    ran_on: tuple[_RanOn, ...]
-
-
-def _read_requests(engine: Engine, window: Window, late_us: int) -> _Requests:
-    text = sql_text("energy_requests").format(
-        relation=requests_with_model(engine), in_window=in_window(engine), limit=engine.parameter("top", "int")
-    )
-    table = engine.query(text, start=window.start_us, end=window.end_us + late_us, top=REQUESTS_MAX + 1)
-    if table.num_rows > REQUESTS_MAX:
-        raise GroupingError(f"More than {REQUESTS_MAX:,} requests finished in this window", "give a shorter one")
-    uuids = pc.binary_join(table["gpu_uuids"].cast(pa.list_(pa.string())), " ").fill_null("")
-    is_own = pc.equal(table["source"].fill_null(""), OWN_CALLS)
-    table = table.set_column(table.schema.get_field_index("gpu_uuids"), "gpu_uuids", uuids)
-    table = table.filter(pc.invert(pc.and_(is_own, pc.equal(uuids, ""))))
-    end_us = pc.coalesce(table["ended_at"], table["observed_at"]).cast(pa.int64()).to_numpy()
-    began = (end_us - np.round(doubles(table["duration_seconds"]) * 1e6)).astype(np.int64)
-    start_us = pc.coalesce(table["started_at"].cast(pa.int64()), pa.array(began)).to_numpy()
-    keys, place = coded(table, ("host", "gpu_uuids", "pid"))
-    seen = _process_gpus(engine, window)
-    ran_on = tuple(_ran_on(host, frozenset(uuids.split()), seen.get((host, pid))) for host, uuids, pid in keys)
-    return _Requests(table, np.minimum(start_us, end_us), end_us, place, ran_on)
-
-
-def _process_gpus(engine: Engine, window: Window) -> dict[tuple[str, int], set[str]]:
-    """The GPUs that each process was seen on in the window, by host and pid."""
-    text = sql_text("process_gpus").format(relation=engine.relation("process_sample"), in_window=in_window(engine))
-    found: dict[tuple[str, int], set[str]] = {}
-    for row in engine.query(text, start=window.start_us, end=window.end_us).to_pylist():
-        found.setdefault((row["host"], row["pid"]), set()).add(row["gpu_uuid"])
-    return found
-
-
-def _ran_on(host: str, named: frozenset[str], of_process: set[str] | None) -> _RanOn:
-    if named:
-        return _RanOn(host, named, "request")
-    return _RanOn(host, frozenset(of_process or ()), "process" if of_process else "host")
 
 
 class _Account:
@@ -309,8 +194,8 @@ class _Account:
     def __init__(
         self,
         window: Window,
-        meters: Sequence[_GpuMeter],
-        requests: _Requests,
+        meters: Sequence[GpuMeter],
+        requests: Requests,
         by: tuple[str, ...],
         only: RequestFilter,
         prices: Prices,
@@ -321,7 +206,7 @@ class _Account:
         self.joules, self.together, self.known_us, self.gpu_count = (np.zeros(n) for _ in range(4))
         self.gpus = tuple(self._gpu(one) for one in meters)
 
-    def _gpu(self, one: _GpuMeter) -> GpuEnergy:
+    def _gpu(self, one: GpuMeter) -> GpuEnergy:
         edges_us = (self.window.start_us, self.window.end_us)
         on_it = [where.has(one) for where in self.requests.ran_on]
         rows = np.flatnonzero(np.array(on_it, bool)[self.requests.place])

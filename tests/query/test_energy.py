@@ -180,6 +180,13 @@ def test_what_it_is_not_grouped_by_is_refused(book):
         energy_of_requests(book.source, book.window(0, 60), by=("modle",))
 
 
+def test_more_requests_than_fit_are_refused_with_what_to_do(book, monkeypatch):
+    monkeypatch.setattr("query.energy_reading.REQUESTS_MAX", 2)
+    book.record([*counters(book, 60), *(request(book, s, s + 5) for s in range(3))])
+    with pytest.raises(GroupingError, match=r"More than 2 requests .*: give a shorter one"):
+        energy_of_requests(book.source, book.window(0, 60))
+
+
 def test_nothing_recorded_is_no_energy(book):
     found = energy_of_requests(book.source, book.window(0, 60))
     assert (found.joules, found.groups, found.gpus, found.coverage) == (0, (), (), 0.0)
