@@ -1,11 +1,11 @@
 """What was different after a change of the machine: another driver, other limits or modes, another recorder, a note.
 
 A change is what `gpu_event`, `inventory`, `ledger_event` or `annotation` says of it; several within `TOGETHER_US` are
-one. The time after it, up to the next change, is compared (`query.comparison`) with as long a time before it. Where that
-is shorter than a day it is the same hours of the day before, if nothing else changed since then and they were recorded;
-else the time right before the change. Of both sides only the hours of the day count that both have: what differs
-between night and noon is not taken for the change's doing (stratification: Cochran, "The effectiveness of adjustment
-by subclassification in removing bias in observational studies", Biometrics 24, 1968).
+one. The time after it, up to the next change, is compared (`query.comparison`) with as long a time before it. Where
+that is shorter than a day it is the same hours of the day before, if nothing else changed since then and they were
+recorded; else the time right before the change. Of both sides only the hours of the day count that both have: what
+differs between night and noon is not taken for the change's doing (stratification: Cochran, "The effectiveness of
+adjustment by subclassification in removing bias in observational studies", Biometrics 24, 1968).
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,9 +1,9 @@
 """What is different between two windows, the most certain difference first.
 
 Each window is cut into up to `STEPS_MAX` steps, and the steps' means of each series are compared by
-`query.effect_size`: ranks say how far the two lie apart whatever their distribution, medians by how much. Every series of every metric that
-both windows have is compared, so of a hundred that did not change a few look as if they had: the interval of each is
-told, and the order is by its end that is nearer to nothing.
+`query.effect_size`: ranks say how far the two lie apart whatever their distribution, medians by how much. Every series
+of every metric that both windows have is compared, so of a hundred that did not change a few look as if they had: the
+interval of each is told, and the order is by its end that is nearer to nothing.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -73,7 +73,7 @@ def effect_size(before: Floats, after: Floats) -> EffectSize:
     dominance_before = -_dominance(before, after)
     delta = float(dominance_after.mean())
     variance = _variance_of_mean(dominance_before, before) + _variance_of_mean(dominance_after, after)
-    low, high = _interval(delta, variance, min(_effective_n(before), _effective_n(after)))
+    low, high = _interval(delta, variance, min(effective_n(before), effective_n(after)))
     medians = float(np.median(before)), float(np.median(after))
     difference = medians[1] - medians[0]
     return EffectSize(
@@ -90,10 +90,10 @@ def _dominance(values: Floats, others: Floats) -> Floats:
 
 
 def _variance_of_mean(dominance: Floats, values: Floats) -> float:
-    return float(dominance.var(ddof=1)) / _effective_n(values)
+    return float(dominance.var(ddof=1)) / effective_n(values)
 
 
-def _effective_n(values: Floats) -> float:
+def effective_n(values: Floats) -> float:
     """As how many independent values these count; at least two."""
     order = np.argsort(np.argsort(values, kind="stable"), kind="stable").astype(float)
     centred = order - order.mean()
