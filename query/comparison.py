@@ -54,8 +54,8 @@ class Comparison:
     """What is different between two windows.
 
     Args:
-        window: The earlier of the two, as it was asked for: `before`.
-        other: The one it is compared with: `after`.
+        window: The window that was asked about: `after`.
+        reference: The one it is compared with: `before`.
         coverage: The less of the two shares that were recorded, the mean over the series.
         n: Series that were compared.
         step_s: Width of the steps whose means were compared.
@@ -66,7 +66,7 @@ class Comparison:
     """
 
     window: Window
-    other: Window
+    reference: Window
     coverage: float
     n: int
     step_s: int
@@ -89,8 +89,8 @@ def compare_windows(
 
     Args:
         source: Where the events are.
-        before: The earlier window.
-        after: The one that is compared with it.
+        before: The window to compare with.
+        after: The window that is asked about.
         names: The metrics; every one that both windows have where empty.
         gpus: Only these GPU indexes, and only metrics of GPUs; all where empty.
 
@@ -192,8 +192,8 @@ class Gathered:
     def comparison(self, before: Window, after: Window, step_s: int) -> Comparison:
         ranked = sorted(self.differences, key=_rank)
         return Comparison(
-            window=before,
-            other=after,
+            window=after,
+            reference=before,
             coverage=min((self._coverage("coverage_before"), self._coverage("coverage_after"))),
             n=len(ranked),
             step_s=step_s,

@@ -29,7 +29,7 @@ from query.catalogue import find_metric
 from query.effect_size import Z95, effective_n
 from query.engine import Source
 from query.history import History, SeriesHistory, read_history, window_between
-from query.trends import STEPS_S
+from query.trends import STEPS_S, trend
 from query.windows import Window
 from store.rollup_cells import Floats, Ints
 
@@ -44,6 +44,14 @@ TREND_GAIN = 0.1
 INTERVAL = 0.9
 BANDS = 4  # distances that are told apart in the interval
 LAST_DAYS = 7
+TOTALS: Mapping[str, str] = {
+    "gpu.memory_used_bytes": "gpu.memory_total_bytes",
+    "gpu.bar1_used_bytes": "gpu.bar1_total_bytes",
+    "memory.used_bytes": "memory.total_bytes",
+    "swap.used_bytes": "swap.total_bytes",
+    "device.memory_used_bytes": "device.memory_total_bytes",
+}
+"""The limit of what is used, where it is a metric of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +154,7 @@ def forecast(
     window: Window,
     *,
     ahead_s: float | None = None,
-    limit: float | None = None,
+    limit: float | Mapping[str, float] | None = None,
     gpus: Sequence[int] = (),
 ) -> Forecast:
     """Where `metric` goes after `window`.
@@ -156,7 +164,8 @@ def forecast(
         metric: Its name; of a counter it is the rate.
         window: The past to learn from.
         ahead_s: How far; a third of the past where None, and never more.
-        limit: A value to say when it is met; from above where the newest value is greater.
+        limit: A value to say when it is met, or one for each series by its identity; from above where the newest value
+            is greater.
         gpus: Only these GPU indexes; all where empty.
 
     Raises:
@@ -168,13 +177,14 @@ def forecast(
     longest_s = window.seconds * AHEAD_SHARE
     reach_s = min(ahead_s or longest_s, longest_s)
     history = read_history(source, wanted, window, step_s, gpus=gpus)
-    series = tuple(_Foretold(history, one, max(1, int(reach_s / step_s)), limit).told() for one in history.series)
+    ahead = max(1, int(reach_s / step_s))
+    series = tuple(_Foretold(history, one, ahead, _limit_of(one, limit)).told() for one in history.series)
     coverages = [one.coverage for one in series if one.coverage is not None]
     return Forecast(
         metric=wanted.name,
         unit=wanted.unit,
         window=window,
-        ahead_s=max(1, int(reach_s / step_s)) * step_s,
+        ahead_s=ahead * step_s,
         coverage=float(np.mean(coverages)) if coverages else None,
         n=sum(one.n for one in series),
         step_s=step_s,
@@ -182,6 +192,18 @@ def forecast(
         limits=tuple(_limits(series, ahead_s, longest_s)),
         series=series,
     )
+
+
+def _limit_of(series: SeriesHistory, limit: float | Mapping[str, float] | None) -> float | None:
+    return limit.get(series.series) if isinstance(limit, Mapping) else limit
+
+
+def totals(source: Source, metric: str, window: Window) -> Mapping[str, float]:
+    """How much there is of what `metric` says the use of, by the identity of each series; empty where nothing says."""
+    whole = TOTALS.get(find_metric(metric).name)
+    if whole is None:
+        return {}
+    return {one.series: one.last for one in trend(source, whole, window, now=window.end, points=1).series}
 
 
 def _limits(series: Sequence[SeriesForecast], ahead_s: float | None, longest_s: float) -> Iterator[str]:
@@ -364,8 +386,9 @@ def _daily(past: Floats, per_day: int) -> Floats | None:
     last = past[-days * per_day :].reshape(days, per_day)
     if ((~np.isnan(last)).sum(axis=0) < 2).any():
         return None
-    course = np.asarray(np.nanmedian(last, axis=0), np.float64)
-    return np.roll(course, len(past) % per_day)  # from the step of the day that the past ends with to its first
+    course = np.nanmedian(last, axis=0)
+    found: Floats = np.roll(course, len(past) % per_day).astype(np.float64)
+    return found  # it begins with the step of the day that the past begins with
 
 
 @dataclass(frozen=True, slots=True)

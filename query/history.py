@@ -6,7 +6,7 @@ window and the minute in which the recorder began are so never taken for a chang
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import pairwise
 
 import numpy as np
@@ -101,6 +101,19 @@ def _known(metric: Metric, one: Figures, step_s: int) -> Floats:
     if metric.kind.expected_every_seconds and one.covered_points_s is not None:
         values[np.array(one.covered_points_s) < COVERED_LEAST * step_s] = np.nan
     return values
+
+
+def usual_metrics(*, gpus: Sequence[int] = ()) -> list[str]:
+    """What is looked at where nobody names a metric; of GPUs alone where some are named."""
+    return [name for name in USUAL_METRICS if not gpus or name.startswith("gpu.")]
+
+
+def day_before(window: Window) -> Window:
+    """The same hours by the clock, a day earlier."""
+    start, end = (
+        edge - timedelta(days=1) for edge in (window.start, window.end)
+    )  # of clock faces, not of elapsed time
+    return Window(start, end, window.time_zone, f"{start.isoformat()}..{end.isoformat()}")
 
 
 def joined_window(first: Window, last: Window) -> Window:

@@ -78,7 +78,7 @@ def test_without_a_day_before_the_hours_right_before_are_compared_and_that_is_sa
     (effect,) = found.effects
     assert effect.change.what == ("GPU 0: power_limit_watts 500.0 → 700.0",)
     assert effect.matched == "adjacent"
-    assert effect.comparison.window.seconds == effect.comparison.other.seconds == 2 * HOUR_S
+    assert effect.comparison.window.seconds == effect.comparison.reference.seconds == 2 * HOUR_S
     assert [one.effect.difference for one in effect.comparison.changed] == [pytest.approx(200, rel=0.05)]
     assert any("they are not the same hours" in limit for limit in found.limits)
 
@@ -100,8 +100,8 @@ def test_no_time_reaches_over_another_change(book):
         ("note: note 1",),
     ]
     third = found.effects[2].comparison
-    assert (third.window.start, third.window.end) == (book.at(HOUR_S + 60), book.at(2 * HOUR_S))
-    assert (third.other.start, third.other.end) == (book.at(2 * HOUR_S + 60), book.at(3 * HOUR_S))
+    assert (third.reference.start, third.reference.end) == (book.at(HOUR_S + 60), book.at(2 * HOUR_S))
+    assert (third.window.start, third.window.end) == (book.at(2 * HOUR_S + 60), book.at(3 * HOUR_S))
     assert (ask(book, 4 * HOUR_S, top=1).n, len(ask(book, 4 * HOUR_S, top=1).effects)) == (4, 1)
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from query.forecast import Forecast, forecast, sen_line
+from query.forecast import Forecast, forecast, sen_line, totals
 
 HOUR_S = 3600
 DAY_S = 86_400
@@ -156,3 +156,21 @@ def test_it_reaches_no_further_than_a_third_of_the_past_and_says_so(book):
     found = ask(book, 6, ahead_s=30 * DAY_S)
     assert found.ahead_s == 2 * DAY_S
     assert any(limit.startswith("reaches as far as a third of the past") for limit in found.limits)
+
+
+def test_the_memory_that_there_is_limits_what_is_used_of_it_for_each_gpu_apart(book):
+    book.record(
+        book.gpu(
+            second, gpu, interval_seconds=600.0,
+            memory_used_bytes=10_000 + 500 * second // DAY_S, memory_total_bytes=13_500 * (1 + gpu),
+        )
+        for second in range(0, 6 * DAY_S, 600)
+        for gpu in range(2)
+    )  # fmt: skip
+    metric = "gpu.memory_used_bytes"
+    there_is = totals(book.source, metric, book.window(0, 6 * DAY_S))
+    assert there_is == {"GPU-0": 13_500, "GPU-1": 27_000}
+    small, large = ask(book, 6, metric=metric, limit=there_is).series
+    assert small.limit.at == pytest.approx(book.at(7 * DAY_S), abs=timedelta(hours=3))
+    assert (large.limit.limit, large.limit.at) == (27_000, None)
+    assert totals(book.source, METRIC, book.window(0, DAY_S)) == {}
