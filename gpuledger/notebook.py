@@ -1,9 +1,10 @@
 """A ledger in a notebook."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from os import PathLike
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
@@ -153,6 +154,31 @@ class OpenLedger:
 
     def _window(self, asked: str, now: datetime) -> Window:
         return resolve_window(asked, now=now, time_zone=self._time_zone)
+
+
+def table(found: Any) -> pa.Table:
+    """An answer as an Arrow table, with the rows that its command writes with --csv or --parquet.
+
+    Raises:
+        TypeError: It is no answer of an `OpenLedger`.
+    """
+    from gpuledger import history_answers, output, request_answers
+
+    answers: Mapping[type, Callable[[Any], output.Answer]] = {
+        Trend: output.trend_answer,
+        RequestSummary: request_answers.requests_answer,
+        SlowRequests: request_answers.slow_answer,
+        Diagnosis: request_answers.diagnosis_answer,
+        Anomalies: history_answers.anomalies_answer,
+        Comparison: lambda one: history_answers.comparison_answer(one, top=one.n),
+        Changes: history_answers.changes_answer,
+        Forecast: history_answers.forecast_answer,
+    }
+    if type(found) not in answers:
+        raise TypeError(f"a {type(found).__name__} is no answer of a ledger")
+    answer = answers[type(found)](found)
+    rows = [dict(row) for row in answer.rows]
+    return pa.Table.from_pylist(rows) if rows else pa.table({name: pa.nulls(0) for name in answer.columns})
 
 
 def open_ledger(folder: str | PathLike[str] | None = None, *, time_zone: str | None = None) -> OpenLedger:

@@ -386,9 +386,8 @@ def _daily(past: Floats, per_day: int) -> Floats | None:
     last = past[-days * per_day :].reshape(days, per_day)
     if ((~np.isnan(last)).sum(axis=0) < 2).any():
         return None
-    course = np.nanmedian(last, axis=0)
-    found: Floats = np.roll(course, len(past) % per_day).astype(np.float64)
-    return found  # it begins with the step of the day that the past begins with
+    course: Floats = np.nanmedian(last, axis=0)
+    return np.roll(course, len(past) % per_day)  # its first is of the step of the day that the past begins with
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,7 +405,7 @@ class SenLine:
         return self.low_per_day > 0 or self.high_per_day < 0
 
     def at(self, steps: Ints) -> Floats:
-        return self.base + self.slope * steps
+        return self.base + self.slope * steps.astype(np.float64)
 
 
 def sen_line(values: Floats, step_s: int) -> SenLine | None:
