@@ -151,7 +151,8 @@ def forecast_answer(found: Forecast) -> Answer:
         out.print(table)
         for one in found.series:
             if one.limit:
-                out.print(f"{escape(one.label)} {spelled(one.limit.limit, found.unit)}: {one.limit.words}".strip())
+                subject = f"{one.label}: " if one.label else ""
+                out.print(escape(f"{subject}{spelled(one.limit.limit, found.unit)} {one.limit.words}"))
         coverage = [f"recorded {significant(100 * found.coverage)} %"] if found.coverage is not None else []
         facts = [f"{found.n:,} steps of {age_words(found.step_s)}", *coverage, "error: MASE, 1 is 'as a day ago'"]
         _say(out, facts, (found.method, *found.limits))

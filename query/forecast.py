@@ -333,12 +333,12 @@ def _limit_words(
 ) -> str:
     form = "%Y-%m-%d %H:%M"
     if at and earliest:
-        return f"met about {at:{form}}, {earliest:{form}} at the earliest"
+        return f"is met about {at:{form}}, {earliest:{form}} at the earliest"
     if earliest:
-        return f"not expected until {end:{form}}; {earliest:{form}} at the earliest"
+        return f"is not expected until {end:{form}}; {earliest:{form}} at the earliest"
     if beyond:
-        return f"not until {end:{form}}; about {beyond:{form}} if the trend held, which has not been tried"
-    return f"not until {end:{form}}" + ("" if line else "; there is no trend towards it")
+        return f"is not met until {end:{form}}; about {beyond:{form}} if the trend held, which has not been tried"
+    return f"is not met until {end:{form}}" + ("" if line else "; there is no trend towards it")
 
 
 def _chosen(mase: Mapping[Way, float]) -> Way:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import signal, stats
 
 from query.catalogue import metrics
 from query.comparison import Comparison, compare_windows, shared_metrics, step_of
@@ -27,10 +27,8 @@ def test_delta_is_that_of_scipys_mann_whitney_with_ties_and_all(before, after):
 
 def noise(random: np.random.Generator, n: int, correlation: float) -> np.ndarray:
     """Normal values of which neighbours resemble each other."""
-    values = random.normal(size=n)
-    for at in range(1, n):
-        values[at] = correlation * values[at - 1] + np.sqrt(1 - correlation**2) * values[at]
-    return values
+    made = signal.lfilter([np.sqrt(1 - correlation**2)], [1, -correlation], random.normal(size=n + 100))
+    return made[100:]
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.6, 0.85])

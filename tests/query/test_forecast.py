@@ -57,7 +57,7 @@ def test_what_grows_steadily_is_foretold_with_its_slope_and_the_time_of_the_limi
     assert one.points[-1].value == pytest.approx(42, rel=0.01)
     assert one.limit.at == pytest.approx(book.at(15 * DAY_S), abs=timedelta(hours=3))
     assert one.limit.earliest <= one.limit.at
-    assert one.limit.words.startswith("met about 2026-12-07")
+    assert one.limit.words.startswith("is met about 2026-12-07")
     assert one.mase < 0.5
 
 
