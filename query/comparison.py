@@ -22,7 +22,7 @@ from query.windows import Window
 
 STEPS_MAX = 288
 STEPS_MIN = 8  # known ones on each side: ranks of fewer can be anything
-MINUTE_S = 60
+STEP_LEAST_S = 5  # what is read at the warm pace has a value in each
 COVERAGE_APART = 0.1  # two windows of which so much more of one was recorded are not quite the same thing
 NOT_COMPARED = ("uptime.seconds",)  # grows by itself
 
@@ -108,8 +108,8 @@ def compare_windows(
 
 
 def step_of(seconds: float) -> int:
-    """The step for windows of so many seconds: the least whole minutes that give at most `STEPS_MAX`."""
-    return next((one for one in STEPS_S if one >= max(MINUTE_S, seconds / STEPS_MAX)), STEPS_S[-1])
+    """The step for windows of so many seconds: the least round one that gives at most `STEPS_MAX`."""
+    return next((one for one in STEPS_S if one >= max(STEP_LEAST_S, seconds / STEPS_MAX)), STEPS_S[-1])
 
 
 def shared_metrics(source: Source, before: Window, after: Window, gpus: Sequence[int]) -> list[Metric]:

@@ -79,7 +79,7 @@ class History:
 
 
 def read_history(source: Source, metric: Metric, window: Window, step_s: int, *, gpus: Sequence[int] = ()) -> History:
-    """How a metric went, in steps of `step_s`: whole minutes, so that rollups can answer."""
+    """How a metric went, in steps of `step_s`: whole minutes, where rollups are to answer."""
     step_us = step_s * 1_000_000
     buckets = range(window.start_us // step_us, (window.end_us - 1) // step_us + 1)
     found, plan = read_figures(source, metric, window, gpus, step_s, buckets, with_coverage=True)
