@@ -44,6 +44,7 @@ TREND_GAIN = 0.1
 INTERVAL = 0.9
 BANDS = 4  # distances that are told apart in the interval
 LAST_DAYS = 7
+INDEPENDENT_MIN = 20  # of a walk, which counts as fewer, 69 % lay in the interval, and not 90
 TOTALS: Mapping[str, str] = {
     "gpu.memory_used_bytes": "gpu.memory_total_bytes",
     "gpu.bar1_used_bytes": "gpu.bar1_total_bytes",
@@ -100,6 +101,7 @@ class SeriesForecast:
         mase: The error of what was taken in the back-test; None where there is none.
         mase_by_way: The same of each that was tried.
         held: Share of the back-test's values that lay in the interval.
+        independent_n: As how many independent values the past counts, without its line and its daily course.
         points: The steps to come.
         limit: When it meets the limit that was given; None where none was, or nothing can be foretold.
     """
@@ -116,6 +118,7 @@ class SeriesForecast:
     mase: float | None
     mase_by_way: Mapping[Way, float]
     held: float | None
+    independent_n: float | None
     points: tuple[ForecastPoint, ...]
     limit: LimitReached | None
 
@@ -210,6 +213,9 @@ def _limits(series: Sequence[SeriesForecast], ahead_s: float | None, longest_s: 
     yield "goes on as the past did: it knows nothing of what is planned"
     if ahead_s and ahead_s > longest_s:
         yield "reaches as far as a third of the past: what lies further has not been tried in a back-test"
+    wandering = sum(one.independent_n is not None and one.independent_n < INDEPENDENT_MIN for one in series)
+    if wandering:
+        yield f"{wandering} of {len(series)} series wander so slowly that the interval may be too narrow"
     if any(one.way is None for one in series):
         yield f"fewer than {KNOWN_MIN} known steps are too little history"
 
@@ -238,7 +244,7 @@ class _Foretold:
         if not errors:
             return SeriesForecast(
                 self._series.label, self._series.series, self._n, self._series.coverage, None, "too little history",
-                None, None, None, None, {}, None, (), None,
+                None, None, None, None, {}, None, None, (), None,
             )  # fmt: skip
         scale = self._naive_error()
         mase = {way: float(np.nanmean(np.abs(of_way))) / scale for way, of_way in errors.items()}
@@ -260,9 +266,18 @@ class _Foretold:
             mase=mase[way],
             mase_by_way=mase,
             held=_held(errors[way], offsets),
+            independent_n=self._independent_n(),
             points=points,
             limit=self._meets(points, line) if self._limit is not None else None,
         )
+
+    def _independent_n(self) -> float:
+        steps, per_day = np.arange(len(self._values)), DAY_S // self._step_s
+        line = sen_line(self._values, self._step_s)
+        rest = self._values - line.at(steps) if line else self._values
+        course = _daily(rest, per_day)
+        rest = rest if course is None else rest - course[steps % per_day]
+        return effective_n(rest[~np.isnan(rest)])
 
     def _back_test(self) -> dict[Way, Floats]:
         """What came less what was said, of each way: a row an origin, a column a step ahead."""

@@ -76,13 +76,16 @@ def test_noise_has_no_trend_and_never_meets_a_limit_far_away(book, seed):
     assert (one.verdict, one.slope_per_day, one.limit.at, one.limit.earliest) == ("no trend", None, None, None)
     assert one.limit.words.endswith("there is no trend towards it")
     assert one.points[0].value == pytest.approx(500, abs=10)
+    assert one.independent_n > 50
 
 
 def test_a_walk_that_goes_nowhere_in_particular_is_no_trend(book):
     random = np.random.default_rng(11)
     steps = np.cumsum(random.normal(0, 1, 6 * 144)) + 500
     recorded(book, 6, lambda day: steps[round(day * 144)], noise=0.0)
-    assert ask(book, 6).series[0].verdict == "no trend"
+    found = ask(book, 6)
+    assert found.series[0].verdict == "no trend"
+    assert "1 of 1 series wander so slowly that the interval may be too narrow" in found.limits
 
 
 def course(day: float) -> float:
