@@ -13,6 +13,8 @@ import pytest
 from query.activity import activity
 from query.capabilities import capabilities
 from query.catalogue import metrics
+from query.changes import find_changes
+from query.comparison import shared_metrics
 from query.diagnosis import diagnose, read_like
 from query.energy import energy_of_requests
 from query.export import export_events
@@ -34,7 +36,7 @@ TEXTS = {entry.name: entry.read_text() for entry in files("query").joinpath("sql
 FRAGMENTS = {
     *("relation", "in_window", "filter", "epoch_us", "bucket", "hours", "p50", "p95", "probe"),  # by the engine
     *("keys", "same_series", "name", "value", "interval", "reasons", "column"),  # names of declared columns
-    *("groups", "spreads", "columns", "expected", "limit", "least", "stride", "top", "seq"),  # of requests
+    *("counts", "groups", "spreads", "columns", "expected", "limit", "least", "stride", "top", "seq"),  # of requests
     *("holder", "processes", "held_least", "sm_below", "power_below"),  # of costs
 }
 NOT_SHARED = {
@@ -113,6 +115,8 @@ def asked(tmp_path_factory: pytest.TempPathFactory, machine) -> list[str]:
         diagnose(listening, "12", now=now)
     read_like(listening, window, {"operation": "a", "model": "b", "seq": 1})
     read_surroundings(listening, window, gpus=["GPU-0"], server="a")
+    shared_metrics(listening, window, window, ())
+    find_changes(listening, window)
     live_state(listening, now=now)
     capabilities(listening)
     probe_words(listening, "gpu")
