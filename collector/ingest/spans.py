@@ -101,9 +101,7 @@ _KEPT = frozenset(
 _OTHERS = frozenset(
     {"rpc.service", "rpc.grpc.status_code", "rpc.response.status_code", "enduser.id", "user.id", "server.port"}
 )
-_READINGS = {
-    name: (column, rank, made) for column, (made, names) in COLUMNS.items() for rank, name in enumerate(names)
-}
+_READINGS = {name: (column, rank, made) for column, (made, names) in COLUMNS.items() for rank, name in enumerate(names)}
 """Of each attribute the column, how many names of it are newer, and what makes its value."""
 _WANTED = frozenset(_READINGS) | _KEPT | _OTHERS
 _OF_GENAI = frozenset({"gen_ai.operation.name", "gen_ai.request.model", "gen_ai.response.model", "gen_ai.system"})

@@ -97,7 +97,19 @@ def test_a_server_sample_keeps_its_histograms(face):
     histogram = {"bounds": [0.1, 1.0], "counts": [3, 2, 1], "sum": 4.5, "count": 6}
     sample = {"kind": "server_sample", "server_address": "vllm:8000", "queue_histogram": histogram}
     assert face.send(PATH, sample)[0] == 200
-    assert json.loads(face.rows("server_sample")[0]["queue_histogram"]) == histogram
+    estimated = {"p50": 0.1, "p90": 1.0, "p95": 1.0, "p99": 1.0}
+    kept = json.loads(face.rows("server_sample")[0]["queue_histogram"])
+    assert kept == {**histogram, "estimated": estimated}
+    again = {**sample, "queue_histogram": {**kept, "estimated": {"p50": 7.0}}}  # what a sender estimates is not taken
+    assert face.send(PATH, again)[0] == 200
+    assert json.loads(face.rows("server_sample")[1]["queue_histogram"]) == kept
+
+
+@pytest.mark.parametrize(("bounds", "counts"), [([1.0], [1]), ([2.0, 1.0], [1, 1, 1]), ([], [])])
+def test_a_histogram_whose_buckets_do_not_fit_is_refused(face, bounds, counts):
+    sample = {"kind": "server_sample", "server_address": "a", "queue_histogram": {"bounds": bounds, "counts": counts}}
+    told = "line 1: queue_histogram needs bounds that rise, and one count more than there are bounds"
+    assert face.send(PATH, sample)[1]["errors"] == [told]
 
 
 def test_texts_of_prompts_and_answers_and_secrets_are_not_stored(face):
