@@ -1,4 +1,4 @@
-"""Histograms as `server_sample` holds them: what was added, by bucket, with percentiles that are estimated from that."""
+"""Histograms as `server_sample` holds them: what was added, by bucket, with percentiles estimated from that."""
 
 from bisect import bisect_left
 from collections.abc import Sequence

@@ -201,6 +201,19 @@ def test_a_flood_is_told_to_come_back_and_nothing_that_was_acknowledged_is_lost(
     assert face.send(PATH, {"kind": "request"})[0] == 200  # the room was given back
 
 
+def test_what_came_is_counted_as_it_was_answered(face):
+    event = {"kind": "request", "source": "a", "source_event_id": "1"}
+    sample = {"kind": "server_sample", "server_address": "a:1"}
+    body = json.dumps([event, sample, {"kind": "nothing"}])
+    assert face.send(PATH, body)[0] == face.send(PATH, json.dumps(event))[0] == 200
+    assert face.send("/v1/traces", "{")[0] == 400
+    tally = face.door.tally
+    assert tally.events == {(PATH, "accepted"): 2, (PATH, "refused"): 1, (PATH, "repeated"): 1}
+    assert tally.body_bytes == {PATH: len(body) + len(json.dumps(event)), "/v1/traces": 1}
+    assert tally.refusals == {("/v1/traces", "400"): 1}
+    assert [row.values["server_address"] for row in face.door.servers.standing(0)] == ["a:1"]
+
+
 # --- who may send
 
 
