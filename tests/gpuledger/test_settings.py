@@ -1,5 +1,6 @@
 """The settings: what wins, what is refused, where each value came from."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,17 @@ def test_servers_to_scrape_are_tables_of_the_file(tmp_path):
         "url=https://[::1]:1",
     ]
     assert (setting_words(()), setting_words(9465)) == (["none"], ["9465"])
+
+
+def test_config_has_a_line_for_each_server_and_not_what_its_files_hold(gpuledger):
+    token = gpuledger.home / "token"
+    token.write_text("s3cret")
+    file = gpuledger.home / "c.toml"
+    file.write_text(f"[[scrape]]\nurl = 'http://a:1'\ntoken_file = '{token}'\n[[scrape]]\nurl = 'http://b:2'\n")
+    told = gpuledger("config", "--config", str(file), "--json", "--origin").stdout
+    lines = [row["value"] for row in json.loads(told) if row["setting"] == "scrape"]
+    assert lines == [f"url=http://a:1 token_file={token}", "url=http://b:2"]
+    assert "s3cret" not in told
 
 
 def test_servers_to_scrape_come_as_json_from_the_environment(monkeypatch):
