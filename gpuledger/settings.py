@@ -135,10 +135,12 @@ class CostsSection(_Section):
 
 
 class ScrapedServer(_Section):
-    """An inference server to scrape: one `[[scrape]]` table."""
+    """An inference server to scrape: one `[[scrape]]` table. What it wants to be shown stands in files of its own."""
 
     url: str
     service: str | None = None
+    token_file: Path | None = None
+    headers_file: Path | None = None
 
     @field_validator("url")
     @classmethod
@@ -151,6 +153,9 @@ class ScrapedServer(_Section):
         if not is_one or "@" in parts.netloc:
             raise ValueError("write it as http://127.0.0.1:8000/metrics, without a password")
         return url
+
+    def __str__(self) -> str:
+        return " ".join(f"{name}={value}" for name, value in self.model_dump(exclude_none=True).items())
 
 
 class Settings(BaseSettings):
@@ -175,8 +180,8 @@ class Settings(BaseSettings):
     costs: CostsSection = CostsSection()
     scrape: tuple[ScrapedServer, ...] = Field(
         default=(),
-        description="Inference servers to scrape, one `[[scrape]]` table each with `url` and `service`; "
-        "in the environment a JSON list.",
+        description="Inference servers to scrape, one `[[scrape]]` table each with `url`, and where wanted `service`, "
+        "`token_file` (a bearer token) and `headers_file` (lines of `Name: value`); in the environment a JSON list.",
     )
 
     @classmethod
@@ -201,6 +206,11 @@ def setting_fields() -> Iterator[tuple[str, Any]]:
             yield from ((f"{name}.{key}", field) for key, field in declared.annotation.model_fields.items())
         else:
             yield name, declared
+
+
+def setting_words(value: Any) -> list[str]:
+    """A setting's value as it is shown; a list has a line for each of its members."""
+    return [str(one) for one in value] or ["none"] if isinstance(value, tuple) else [str(value)]
 
 
 def load_settings(flags: Mapping[str, Any] | None = None, config: Path | None = None) -> Settings:
