@@ -19,10 +19,12 @@ from store.events import CLOCK_EVENT_REASONS
 from store.rollup_cells import Floats
 
 USUAL_MIN = 8  # fewer say nothing about what is usual
-SHARE_LEAST = 0.1  # of the time, and of what there is to explain: less is not told
+SHARE_LEAST = 0.1  # of the time: less does not stand out
+EXPLAINS_LEAST = 0.2  # of what there is to explain: less is not told
 STATE_SHARE_LEAST = 0.01  # of a window without requests: half a minute of an hour
 BUSY_PERCENT = 50.0  # an idle GPU lowers its clocks: only busy ones are compared
 POWER_LEAST = 0.25  # by so much less power a busy GPU is held back: its load alone makes it vary
+PRESSURE_LEAST = 0.2  # of the time: a moment of it comes and goes on every host
 FULL_RATIO = 0.95
 NEAR_US = 60_000_000  # an Xid that long before or after belongs to it
 SWAP_LEAST = 10e6  # bytes a second: less is an idle page that comes back
@@ -193,10 +195,9 @@ def causes_of(scene: Scene, *, is_state: bool = False) -> tuple[Cause, ...]:
     """
     found = [cause for find in FINDERS for cause in find(scene)]
     total_s = float(scene.excess_s.sum())
-    least_s = total_s * (STATE_SHARE_LEAST if is_state else SHARE_LEAST)
+    least_s = total_s * (STATE_SHARE_LEAST if is_state else EXPLAINS_LEAST)
     told = [one for one in found if _matters(one, least_s)]
-    explained_s = sum(one.effect_seconds or 0.0 for one in told)
-    if not is_state and explained_s < total_s / 2:
+    if not is_state and not told:
         told += [one for one in _phases(scene) if _matters(one, least_s)]
     return tuple(sorted(told, key=lambda one: -(one.effect_seconds or 0.0)))
 
@@ -335,7 +336,7 @@ def _processes(scene: Scene, span: Interval) -> list[dict[str, Any]]:
 
 
 def _xids(scene: Scene) -> Iterator[Cause]:
-    usual = [_xids_near(scene, span) for span in scene.usual_intervals]
+    usual = [_xids_near(scene, span) for span in scene.usual_intervals if _is_apart(scene, span)]
     of_moments = [_xids_near(scene, span) for span in scene.intervals]
     for xid, message in {code: text for found in of_moments for code, text in found.items()}.items():
         before = sum(xid in found for found in usual)
@@ -345,6 +346,11 @@ def _xids(scene: Scene) -> Iterator[Cause]:
         against = ["it may have come from another process"]
         against += [f"there was one near {before} of {len(usual)} of the baseline, too"] if before else []
         yield scene.cause("xid", f"Xid {xid} within a minute of it", None, chosen, (message or "gpu_event",), against)
+
+
+def _is_apart(scene: Scene, span: Interval) -> bool:
+    """Whether no Xid can be near both to some usual span and to a moment."""
+    return all(span[1] + 2 * NEAR_US < one[0] or span[0] - 2 * NEAR_US > one[1] for one in scene.intervals)
 
 
 def _xids_near(scene: Scene, span: Interval) -> dict[int, str | None]:
@@ -412,7 +418,7 @@ def _host(scene: Scene) -> Iterator[Cause]:
 
 def _pressure(scene: Scene, resource: str, words: str, facts: Sequence[str]) -> Iterator[Cause]:
     column = f"pressure_{resource}_some_seconds"
-    if found := scene.standing("system_sample", column, SHARE_LEAST):
+    if found := scene.standing("system_sample", column, PRESSURE_LEAST):
         share = f"{_percent(found.typical)} of the time; {_percent(found.median)} is usual"
         sentence = f"tasks of the host waited for {words} {share}"
         effects = (found.values - found.median) * scene.took_s
@@ -480,21 +486,17 @@ def _per_token(row: dict[str, Any]) -> float | None:
 
 
 def _phases(scene: Scene) -> Iterator[Cause]:
-    """Which phase got longer, for what nothing else explains."""
+    """Which phase got longer by what the requests themselves or the server say, where nothing else stands out."""
     values, usual = scene.phase(prefill_s)
-    if (chosen := values > usual).any():
+    if (chosen := values > usual).any() and (facts := _cached(scene)):
         words = f"the prompt took {np.median(values[chosen]):.3g} s; {np.median(usual[chosen]):.3g} s is usual"
-        facts = _cached(scene)
-        against = [] if facts else ["no sample says why"]
-        yield scene.cause("prefill", words, values - usual, chosen, facts, against)
+        yield scene.cause("prefill", words, values - usual, chosen, facts)
     values, usual = scene.phase(_per_token)
-    if (chosen := values > usual).any():
+    if (chosen := values > usual).any() and (facts := _beside(scene)):
         tokens = np.array([max((one.row.get("output_tokens") or 0) - 1, 1) for one in scene.moments])
         each, of_usual = 1000 * np.median(values[chosen]), 1000 * np.median(usual[chosen])
         words = f"each token after the first took {each:.3g} ms; {of_usual:.3g} ms is usual"
-        facts = _beside(scene)
-        against = [] if facts else ["no sample says why"]
-        yield scene.cause("decode", words, (values - usual) * tokens, chosen, facts, against)
+        yield scene.cause("decode", words, (values - usual) * tokens, chosen, facts)
 
 
 def _cached(scene: Scene) -> list[str]:
