@@ -117,7 +117,8 @@ def faster_before(source: Source, key: Key, before_us: int, *, now: datetime) ->
     start, end = (datetime.fromtimestamp(edge / 1e6, now.tzinfo) for edge in edges)
     window = Window(start, end, str(now.tzinfo), "the week before")
     only = RequestFilter(operation=key[0], model=key[1], status="ok")
-    summary = summarize_requests(source, window, now=now, by=("operation", "model"), only=only, step_s=3600)
+    by, measures = ("operation", "model"), ("time_per_output_token",)
+    summary = summarize_requests(source, window, now=now, by=by, only=only, step_s=3600, measures=measures)
     medians: dict[int, float] = {}
     for one in summary.groups:
         spread = one.time_per_output_token or one.duration
