@@ -57,7 +57,7 @@ class Tally:
         return sorted({*self.right, *self.blamed, *self.missed})
 
 
-def named_of_request(source: LocalSource, told: Story) -> set[str]:
+def named_of_request(source: LocalSource) -> set[str]:
     """The causes that are named; `gap` where it says that it cannot know."""
     found = diagnose(source, "asked", now=at(LENGTH_S))
     is_unknown = any("cannot be known" in words for words in found.limits)
@@ -76,7 +76,7 @@ def asked(folder: Path, plant: str, seed: int) -> Iterator[tuple[str, set[str]]]
     source = LocalSource(folder / "with")
     told = story(plant, seed)
     record(source.folder, told)
-    yield "request", named_of_request(source, told)
+    yield "request", named_of_request(source)
     yield "window", named_of_window(source, told)
     source.close()
     if plant not in SEEN_IN_REQUESTS:

@@ -1,8 +1,8 @@
 """Stories with a planted cause, from a seed: half an hour of a server, its GPUs and its host, and one slow request.
 
-Requests come at random, with tokens of many lengths, of two operations; two GPUs, the host, its disk, the server and the
-processes are sampled as the collector does, with noise and with blips that mean nothing: a moment of pressure, a process
-that looks in for a second, a clock that wanders. Into that one thing is planted, at a random time, of a random length
+Requests come at random, with tokens of many lengths, of two operations; two GPUs, the host, its disk, the server and
+the processes are sampled as the collector does, with noise and with blips that mean nothing: a moment of pressure, a
+process that looks in for a second, a clock that wanders. Into that one thing is planted, at a random time, of a random length
 and strength, and what runs meanwhile takes longer by it. `PLANTS` says what a diagnosis should name.
 """
 
@@ -107,8 +107,8 @@ class _Teller:
         self.random = np.random.default_rng((seed, sum(plant.encode())))
         self.seed = seed
         self.begins_s = float(self.random.uniform(1200, 1500))
-        self.ends_s = self.begins_s + float(self.random.uniform(30, 120))
-        self.strength = float(self.random.uniform(0.35, 0.6))
+        self.ends_s = self.begins_s + float(self.random.uniform(10, 120))
+        self.strength = float(self.random.uniform(0.2, 0.6))
         self.counters: dict[str, float] = {}
 
     def told(self, *, with_requests: bool) -> Story:
@@ -271,7 +271,9 @@ class _Teller:
             "time_to_first_token_seconds": queue_s + prefill_s,
             "decode_seconds": decode_s,
         }
-        put_aside = int(self.plant == "kv_pressure" and self._is_on(starts_s, self.plant) and self.random.random() < 0.5)
+        put_aside = int(
+            self.plant == "kv_pressure" and self._is_on(starts_s, self.plant) and self.random.random() < 0.5
+        )
         return self._event(
             "request", starts_s + duration_s, operation="chat" if is_chat else "completion", response_model="llama",
             status="ok", duration_seconds=duration_s, input_tokens=prompt, output_tokens=answer, server_address=SERVER,

@@ -1,7 +1,7 @@
 """What requests like some are expected to take, and which of them were fast.
 
-A baseline is of one operation and model, of the hours before. Where these hours were slow themselves, so that nothing in
-them would stand out, an earlier one is taken: `faster_before` looks at the medians of each hour of the week before.
+A baseline is of one operation and model, of the hours before. Where these hours were slow themselves, so that nothing
+in them would stand out, an earlier one is taken: `faster_before` looks at the medians of each hour of the week before.
 """
 
 from collections.abc import Sequence

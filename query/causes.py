@@ -178,10 +178,7 @@ class Scene:
         against: Sequence[str] = (),
     ) -> Cause:
         """A cause of the chosen moments, with the sum of its effects."""
-        if effects_s is None:
-            effect_s = None
-        else:
-            effect_s = float(np.minimum(effects_s, self.excess_s)[chosen].sum())
+        effect_s = None if effects_s is None else float(np.minimum(effects_s, self.excess_s)[chosen].sum())
         of_many = [f"in {int(chosen.sum())} of the {len(chosen)} looked at"] if len(chosen) > 1 else []
         return Cause(name, sentence, effect_s, (*of_many, *evidence), tuple(against), float(chosen.mean()))
 
@@ -216,7 +213,9 @@ def _queueing(scene: Scene) -> Iterator[Cause]:
     chosen = waited - usual > 0
     if chosen.any():
         waiting = scene.seen.greatest("server_sample", "requests_waiting_count", scene.intervals)[chosen]
-        words = f"it waited {np.median(waited[chosen]):.3g} s to be scheduled; {np.median(usual[chosen]):.3g} s is usual"
+        words = (
+            f"it waited {np.median(waited[chosen]):.3g} s to be scheduled; {np.median(usual[chosen]):.3g} s is usual"
+        )
         known = () if np.isnan(waiting).all() else (f"{np.nanmedian(waiting):.0f} requests were waiting on the server",)
         is_for = bool(known) and np.nanmedian(waiting) >= 1
         yield scene.cause(

@@ -1,8 +1,8 @@
 """Why a request or a window was slow: what else went on, against requests like these that were fast.
 
-A request is compared with up to `BASELINE_MAX` others of its operation and model, of like tokens, that ended well in the
-hours before and were at least as fast as half of their kind for their tokens (`query.baselines`). Of a window, those
-that took longer than their tokens explain are compared, up to `MOMENTS_MAX` of them; of a window without requests,
+A request is compared with up to `BASELINE_MAX` others of its operation and model, of like tokens, that ended well in
+the hours before and were at least as fast as half of their kind for their tokens (`query.baselines`). Of a window,
+those that took longer than their tokens explain are compared, up to `MOMENTS_MAX` of them; of a window without requests,
 pieces of it with pieces of the time before. What the samples around them say (`query.surroundings`) is told where it
 stands out (`query.causes`): it went on at the same time, and that it is the cause is a conclusion for whoever reads the
 evidence.
@@ -139,7 +139,9 @@ def diagnose(source: Source, request: str, *, now: datetime) -> Diagnosis:
     notes = []
     if baseline and (earlier := _faster(source, key, start_us, row, now)):
         baseline = earlier
-        notes = [f"the {HOURS_BACK} hours before were slow too: it is compared with earlier ones, {_when(earlier, now)}"]
+        notes = [
+            f"the {HOURS_BACK} hours before were slow too: it is compared with earlier ones, {_when(earlier, now)}"
+        ]
     usual = _moments(baseline.fast_like([row])) if baseline else []
     expected_s = baseline.expected_s(row) if baseline else None
     excess_s = row["duration_seconds"] - expected_s if expected_s is not None else 0.0
@@ -183,7 +185,7 @@ def _is_slow(baseline: Baseline, row: dict[str, Any]) -> bool:
 
 
 def _find(source: Source, request: str, now: datetime) -> dict[str, Any]:
-    """A request by one of its names: of a number the catalogue says when it was; else the newest are looked at first."""
+    """A request by one of its names: a number's time is in the catalogue; else the newest are looked at first."""
     is_number = request.isascii() and request.isdecimal() and len(request) < 19
     rows: list[dict[str, Any]] = []
     if is_number:
@@ -329,7 +331,9 @@ def _of_requests(source: Source, window: Window, judged: _Judged, now: datetime)
     causes: tuple[Cause, ...] = ()
     if worst:
         causes = causes_of(Scene(worst, judged.usual, _seen(source, worst, judged.usual, (), None, now)))
-    looked_at = f"{len(worst)} of the {len(judged.slow)} slow ones" if len(worst) < len(judged.slow) else "all slow ones"
+    looked_at = (
+        f"{len(worst)} of the {len(judged.slow)} slow ones" if len(worst) < len(judged.slow) else "all slow ones"
+    )
     return WindowDiagnosis(
         window=window,
         coverage=(coverage := recorded_share(source, window, now=now)),
@@ -347,13 +351,15 @@ def _of_requests(source: Source, window: Window, judged: _Judged, now: datetime)
 def _of_time(source: Source, window: Window, now: datetime) -> WindowDiagnosis:
     length_us = max((window.end_us - window.start_us) // PIECES_MAX, PIECE_US_LEAST)
     pieces = _pieces(window.start_us, window.end_us, length_us)
-    before = [span for span in _pieces(window.start_us - LOOK_BACK_US, window.start_us, length_us)][-4 * PIECES_MAX :]
+    before = _pieces(window.start_us - LOOK_BACK_US, window.start_us, length_us)[-4 * PIECES_MAX :]
     moments = [Moment(span, (span[1] - span[0]) / 1e6) for span in pieces]
     usual = [Moment(span) for span in before]
     seen = _seen(source, moments, usual, (), None, now)
     usual = [one for one in usual if _coverage(seen, one.interval) > 0]
     is_known = len(usual) >= BASELINE_MIN
-    few = () if is_known else (f"hardly anything was sampled in the {HOURS_BACK} hours before: nothing to compare with",)
+    few = (
+        () if is_known else (f"hardly anything was sampled in the {HOURS_BACK} hours before: nothing to compare with",)
+    )
     causes = causes_of(Scene(moments, usual, seen), is_state=True) if is_known else ()
     return WindowDiagnosis(
         window=window,

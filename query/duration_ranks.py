@@ -2,8 +2,8 @@
 
 A window's durations are one metric, so they are read as those of a trend are (`Source.trend`): of short windows every
 request; of long ones the cells of hours and what is in none yet. The `top` requests furthest beyond their limits lie
-where the greatest of a cell is furthest beyond: no cell but the first `top` in that order can hold one of them, and only
-the hours of these cells are read. How many are beyond the limit comes from the sketches, within 1 % of the limit.
+where the greatest of a cell is furthest beyond: no cell but the first `top` in that order can hold one of them, and
+only the hours of these cells are read. How many are beyond the limit comes from the sketches, within 1 % of the limit.
 """
 
 from collections.abc import Mapping, Sequence

@@ -41,13 +41,14 @@ def figures_from_cells(
         by: Some of `query.requests.GROUPINGS`.
         only: Which requests.
         step_s: Width of the steps, whole hours; None for one.
-        measures: Of what beside the duration.
+        measures: Of what beside the duration; tokens are counted where it is all of them.
     """
     choose = partial(plan_rollups, window, step_s or 3600)
     merged: dict[str, _Merged] = {}
     resolutions: set[Resolution] = set()
     columns = {"duration": MEASURES["duration"], **{name: MEASURES[name] for name in measures}}
-    for column in (*columns.values(), "output_tokens"):
+    tokens = ("output_tokens",) if len(columns) == len(MEASURES) else ()
+    for column in (*columns.values(), *tokens):
         reading = source.trend(TrendQuestion(find_metric(f"request.{column}"), window, (), choose))
         if reading is None or reading.plan is None:
             return None
@@ -157,7 +158,8 @@ def _quantiles(values: Floats, n: Floats | Ints) -> list[float]:
 
 def _all_figures(merged: dict[str, _Merged], columns: Mapping[str, str]) -> list[GroupFigures]:
     durations = merged[MEASURES["duration"]]
-    tokens = dict(zip(merged["output_tokens"].groups(), merged["output_tokens"].amount.tolist(), strict=True))
+    counted = merged.get("output_tokens")
+    tokens = dict(zip(counted.groups(), counted.amount.tolist(), strict=True)) if counted else {}
     spreads = {
         name: dict(zip(merged[column].groups(), merged[column].spreads(), strict=True))
         for name, column in columns.items()

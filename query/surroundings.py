@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from query.columns import dense
 from query.engine import Engine, in_window, sql_text
 from query.resolutions import MINUTE_US
 from query.windows import Window
@@ -103,7 +104,7 @@ class Surroundings:
         values = self._tables[kind][column].cast(pa.float64()).to_numpy(zero_copy_only=False)
         known = np.flatnonzero(~np.isnan(values))
         has_bit = np.concatenate([[0], np.cumsum(values[known].astype(np.int64) & bits != 0)])
-        edges = np.searchsorted(self._times[kind][known], np.array(intervals).reshape(-1, 2) + [0, 1])
+        edges = np.searchsorted(self._times[kind][known], np.array(intervals).reshape(-1, 2) + np.array([0, 1]))
         n = edges[:, 1] - edges[:, 0]
         return np.where(n > 0, (has_bit[edges[:, 1]] - has_bit[edges[:, 0]]) / np.maximum(n, 1), np.nan)
 
@@ -144,7 +145,7 @@ class Surroundings:
                 if name in table.column_names:
                     encoded = table[name].combine_chunks().dictionary_encode()
                     places = pc.fill_null(encoded.indices, len(encoded.dictionary)).to_numpy()
-                    _, codes = np.unique(codes * (len(encoded.dictionary) + 1) + places, return_inverse=True)
+                    _, codes = dense(codes * (len(encoded.dictionary) + 1) + places)
             self._codes[kind] = codes
         return self._codes[kind]
 
