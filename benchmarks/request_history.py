@@ -3,8 +3,8 @@
 Requests come day and night, three times as many at noon as at midnight; of three models and three operations, as OTLP
 spans of a server give them: with tokens, queue, first token, trace and event ids. Every few hours the GPUs are capped
 for a quarter of an hour and what runs then takes longer. One host of 8 GPUs is sampled all the time; what its GPUs,
-processes and servers did is kept for two days. Closed days are a file a kind as compaction leaves them, today is hours and then
-pieces of two minutes, and the newest two minutes are in the tail; rollups are made by the store.
+processes and servers did is kept for two days. Closed days are a file a kind as compaction leaves them, today is hours
+and then pieces of two minutes, and the newest two minutes are in the tail; rollups are made by the store.
 """
 
 import time

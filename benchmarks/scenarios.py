@@ -2,8 +2,8 @@
 
 Requests come at random, with tokens of many lengths, of two operations; two GPUs, the host, its disk, the server and
 the processes are sampled as the collector does, with noise and with blips that mean nothing: a moment of pressure, a
-process that looks in for a second, a clock that wanders. Into that one thing is planted, at a random time, of a random length
-and strength, and what runs meanwhile takes longer by it. `PLANTS` says what a diagnosis should name.
+process that looks in for a second, a clock that wanders. Into that one thing is planted, at a random time, of a random
+length and strength, and what runs meanwhile takes longer by it. `PLANTS` says what a diagnosis should name.
 """
 
 from collections.abc import Iterator, Mapping

@@ -2,10 +2,10 @@
 
 A request is compared with up to `BASELINE_MAX` others of its operation and model, of like tokens, that ended well in
 the hours before and were at least as fast as half of their kind for their tokens (`query.baselines`). Of a window,
-those that took longer than their tokens explain are compared, up to `MOMENTS_MAX` of them; of a window without requests,
-pieces of it with pieces of the time before. What the samples around them say (`query.surroundings`) is told where it
-stands out (`query.causes`): it went on at the same time, and that it is the cause is a conclusion for whoever reads the
-evidence.
+those that took longer than their tokens explain are compared, up to `MOMENTS_MAX` of them; of a window without
+requests, pieces of it with pieces of the time before. What the samples around them say (`query.surroundings`) is told
+where it stands out (`query.causes`): it went on at the same time, and that it is the cause is a conclusion for whoever
+reads the evidence.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,7 +27,7 @@ from store.times import DAY_US, HOUR_US
 
 SLOW_SCALES = 4.0
 SLOW_LEAST = 0.15  # below that share of excess there is nothing to explain
-SLOW_WINDOW_SHARE = 0.02  # of a window's requests: less is what always happens
+SLOW_WINDOW_SHARE = 0.01  # of a window's requests: less is what always happens
 MOMENTS_MAX = 40
 KINDS_MAX = 4  # operations and models of a window that are looked at: those with most requests
 PIECES_MAX = 60
