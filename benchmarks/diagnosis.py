@@ -7,8 +7,8 @@
 Each story of `benchmarks/scenarios.py` is recorded into a ledger and asked about three times: the slow request, the
 window around it, and the same window of a machine that tells of no requests. A cause that was planted and is named is
 right, one that is named and was not planted is blamed, one that was planted and is not named is missed. Of a gap, right
-is to say that it cannot be known. The tests use seeds below 100, those of training begin at 100, held-out ones at 2000; none was looked at while
-thresholds were chosen.
+is to say that it cannot be known. The tests use seeds below 100; those of training begin at 100, held-out ones at 2000;
+none of these was looked at while thresholds were chosen.
 """
 
 import argparse

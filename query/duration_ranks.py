@@ -124,16 +124,18 @@ def furthest_beyond(
 ) -> Ranked | None:
     """The `top` requests furthest beyond the limit of their kind; None where an engine is to be asked."""
     beyond, is_estimate = _beyond(durations, limits)
-    parts = durations.made.parts
+    parts, window = durations.made.parts, durations.window
     excess = parts.greatest - _limits_of(durations, limits)[parts.series]
-    place = np.flatnonzero(excess >= 0)
+    is_within = (parts.bucket_us >= window.start_us) & (parts.last_us < window.end_us)
+    place = np.flatnonzero((excess >= 0) & (is_within | (parts.n > 1)))
     order = np.lexsort((parts.last_seq[place], -excess[place]))
-    place = place[order][:top]
+    at_edges = int((~is_within[place]).sum())  # cells whose greatest may lie outside
+    place = place[order][: top + at_edges]
     is_one = parts.n[place] == 1
     found = [_Found(excess[place][is_one], parts.last_seq[place][is_one], parts.last_us[place][is_one])]
     hours = np.unique(parts.bucket_us[place][~is_one] // HOUR_US) * HOUR_US
     for hour_us in hours.tolist():
-        of_hour = _of_hour(source, durations.window, hour_us, limits, only)
+        of_hour = _of_hour(source, window, hour_us, limits, only)
         if of_hour is None:
             return None
         found.append(of_hour)

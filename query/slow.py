@@ -182,7 +182,7 @@ def _ranked(
     ranked = furthest_beyond(source, durations, limits_s, top, only)
     if ranked is None:
         return None
-    limits = [COUNTED, *(["how many are slow is within 1 % of the limit, from sketches"] if ranked.is_estimate else [])]
+    limits = (COUNTED, ESTIMATED) if ranked.is_estimate else (COUNTED,)
     left_out = sum(counts.values()) - sum(counts[one.operation, one.model] for one in judged)
     return SlowRequests(
         window=window,
@@ -197,6 +197,9 @@ def _ranked(
 
 
 COUNTED = "counts what the ledger was told of, with a duration: a request that no source reported is not in it"
+ESTIMATED = (
+    "how many are slow is within 1 % of the limit, from sketches; for that, edges of the window are whole minutes"
+)
 
 
 def _judged_by_duration(durations: Durations, rule: SlowRule) -> tuple[JudgedGroup, ...]:
