@@ -166,7 +166,7 @@ class _Teller:
         if is_ours and self._is_on(second, "throttling_without_counters"):
             bits = 0x20
         if is_ours and self._is_on(second, "slow_state"):
-            power, clock = power * (1 - self.strength), clock * (1 - self.strength / 2)
+            power, clock = power * (0.7 - self.strength / 2), clock * (1 - self.strength / 2)
         has_counters = self.plant != "throttling_without_counters"
         replays = self.random.poisson(40) if is_ours and self._is_on(second, "pcie_replay") else self._rarely(0.02, 2)
         throttle = {"throttle_sw_power_cap_seconds": self._counted(f"cap {uuid}", capped_s)} if has_counters else {}
