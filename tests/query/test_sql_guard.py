@@ -12,7 +12,7 @@ import pytest
 from query import ad_hoc
 from query.ad_hoc import run_sql
 from query.errors import SqlFailedError, SqlRefusedError
-from query.sql_guard import referenced_kinds
+from query.sql_guard import Judged, referenced_kinds
 from store.events import KINDS
 
 # LEDGER and SEGMENT stand for the ledger's folder and one of its sealed files.
@@ -665,7 +665,7 @@ def test_every_kind_is_a_view_with_its_declared_columns(ask, kind):
     ],
 )
 def test_even_past_the_guard_nothing_outside_the_sealed_files_is_within_reach(ask, statement, monkeypatch):
-    monkeypatch.setattr(ad_hoc, "referenced_kinds", lambda _: ("gpu_sample",))
+    monkeypatch.setattr(ad_hoc, "judged", lambda _: Judged(("gpu_sample",), None))
     with pytest.raises(SqlFailedError):
         ask(statement)
 
