@@ -26,6 +26,7 @@ def sql(
     from gpuledger.output import emit_table
     from query.ad_hoc import run_sql
     from query.sql_guard import referenced_kinds
+    from store.snapshot import END_OF_TIME_US
 
     referenced_kinds(query)
     asked.flags["query__sql_rows_max"] = rows_max
@@ -36,7 +37,8 @@ def sql(
         rows_max=asked.settings.query.sql_rows_max,
         time_limit_s=asked.settings.query.sql_time_limit_s,
         time_zone=asked.time_zone,
-        **({"start_us": span.start_us, "end_us": span.end_us} if span else {}),
+        start_us=span.start_us if span else 0,
+        end_us=span.end_us if span else END_OF_TIME_US,
     )
     if found.is_truncated:
         print(
