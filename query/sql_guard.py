@@ -127,8 +127,9 @@ def _may_read_any_column(nodes: Iterable[_Node]) -> bool:
     tables = {
         str(node[key]).lower() for node in nodes if node.get("type") == "BASE_TABLE" for key in ("table_name", "alias")
     }
+    by_all = {id(one["expression"]) for node in nodes if node.get("type") == "ORDER_MODIFIER" for one in node["orders"]}
     return any(
-        str(node.get("type")) in _UNNAMED_READERS
+        (str(node.get("type")) in _UNNAMED_READERS and not (id(node) in by_all and node.get("expr") is None))
         or node.get("ref_type") == "NATURAL"
         or bool(node.get("column_name_alias"))
         or str(node.get("schema", "")).lower() in tables - {""}  # x.f() is f(x)
