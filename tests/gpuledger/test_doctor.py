@@ -19,7 +19,7 @@ from collector.gpu.kernel_log import KernelXid, XidMessage
 from collector.gpu.self_test import GpuAnswers, SelfTest
 from gpuledger import __version__
 from gpuledger.checks_gpu import GpuFacts, gpu_checks
-from gpuledger.checks_recording import port_checks
+from gpuledger.checks_recording import port_checks, sql_check
 from gpuledger.doctor import Surroundings, examine
 from gpuledger.findings import Check, State, lines
 from gpuledger.settings import Settings
@@ -84,7 +84,7 @@ class Machine:
         return f"{text}\nexit {report.exit_code}"
 
 
-RECORDING = ["settings", "ledger", "metrics port", "MCP port", "clock", "MCP client"]
+RECORDING = ["settings", "ledger", "metrics port", "MCP port", "clock", "SQL", "MCP client"]
 
 
 @pytest.fixture
@@ -645,3 +645,15 @@ def test_gpus_that_say_the_same_are_one_line_and_others_are_named_apart(machine)
     printed = machine.printed(gpus)
     assert "ok       GPU 0 and 2 more  NVIDIA H200: N of N calls answered" in printed
     assert "ok       GPU 2             A100: N of N calls answered" in printed
+
+
+@pytest.mark.parametrize(
+    ("landlock", "finding"),
+    [
+        (7, "queries run in a process that Landlock 7 lets read the sealed files alone"),
+        (2, "queries run in a process without a file system; Landlock 3 would be faster, this kernel has version 2"),
+        (0, "queries run in a process without a file system; Landlock 3 would be faster, this kernel has none"),
+    ],
+)
+def test_what_holds_foreign_sql_is_told(landlock, finding):
+    assert sql_check(landlock) == Check("SQL", State.OK, finding)
