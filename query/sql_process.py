@@ -31,13 +31,18 @@ from query.sql_start import START
 from query.sql_worker import DATA, END, STOP
 
 MEMORY_LIMIT = "1GB"
-MEMORY_MAX_BYTES = 5 << 29
-"""The address space of the process. 1 GiB of it are libraries and threads, 1 GB DuckDB's own bound."""
+MEMORY_MAX_BYTES = 2 << 30
+"""The address space of the process. 0.6 GiB of it are libraries and threads, 1 GB DuckDB's own bound."""
 
 WAITING_MAX = 8
 _GRACE_S = 1.0
 _START_LIMIT_S = 60.0
 _POLL_S = 0.05
+_ENVIRONMENT = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "ARROW_DEFAULT_MEMORY_POOL": "system",  # its own reserves 1 GiB of the address space
+    "MALLOC_ARENA_MAX": "2",  # each thread would reserve 64 MiB
+}
 _PACKAGES = (duckdb, pa, msgspec)
 _LESS = "narrow its time range, or aggregate more"
 
@@ -112,13 +117,11 @@ class SqlProcess:
             child = self._current()
             try:
                 return child.answer(question)
-            except (_EndedError, StoppedError, duckdb.OutOfMemoryException) as error:
-                is_gone = isinstance(error, _EndedError) or not child.is_idle
-                if is_gone or isinstance(error, duckdb.OutOfMemoryException):  # its memory is in pieces
+            except _EndedError as error:
+                raise SqlFailedError(str(error), _LESS) from None
+            finally:
+                if not child.is_idle:
                     self._replace()
-                if isinstance(error, _EndedError):
-                    raise SqlFailedError(str(error), _LESS) from None
-                raise
 
     def close(self) -> None:
         """End the process; a later question starts another."""
@@ -162,7 +165,7 @@ class _EndedError(Exception):
 
 
 class _Child:
-    """One life of the process."""
+    """One life of the process; idle, when it has answered and may be asked again."""
 
     def __init__(self, folder: Path, landlock: int) -> None:
         self.identity = _identity(folder)
@@ -173,7 +176,7 @@ class _Child:
             command = [sys.executable, "-I", "-S", "-B", "-c", START, str(theirs.fileno()), *_import_paths()]
             self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 command,
-                env={"OPENBLAS_NUM_THREADS": "1"},
+                env=_ENVIRONMENT,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -192,8 +195,8 @@ class _Child:
         self._wire.send_bytes(json.dumps(setup).encode())
 
     def answer(self, question: Question) -> tuple[pa.Table, bool]:
-        self._wait_until_ready()
         self.is_idle = False
+        self._wait_until_ready()
         try:
             self._send(question)
             stream, end = self._received(question)
@@ -252,8 +255,8 @@ class _Child:
                 late_at_s, kill_at_s = float("inf"), now_s + _GRACE_S
             if now_s >= kill_at_s or size_bytes > 2 * question.bytes_max + (1 << 20):
                 raise StoppedError
-        self.is_idle = True
         end: Mapping[str, Any] = json.loads(message.removeprefix(END))
+        self.is_idle = "OutOfMemoryException" not in end.get("error", ())  # its memory is in pieces now
         if "error" in end and kill_at_s < float("inf"):
             raise StoppedError
         return b"".join(parts), end

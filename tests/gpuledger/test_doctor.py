@@ -23,6 +23,7 @@ from gpuledger.checks_recording import port_checks, sql_check
 from gpuledger.doctor import Surroundings, examine
 from gpuledger.findings import Check, State, lines
 from gpuledger.settings import Settings
+from query.confinement import landlock_version
 from store.events import Event
 from store.ledger import CollectorLock, Ledger
 
@@ -475,6 +476,8 @@ def test_a_sandbox_is_known_by_what_lies_around(tmp_path, environment, file, exp
 
 def test_a_fresh_machine_is_told_how_to_begin(machine):
     report = machine.examine("gpu 0\n")
+    (sql,) = lines([sql_check(landlock_version())])
+    sql = sql.replace("SQL", f"{'SQL':<12}")
     assert (
         "\n".join(lines(report.checks[-len(RECORDING) :]))
         == f"""\
@@ -484,6 +487,7 @@ warning  ledger        nothing was recorded yet in {machine.ledger}
 ok       metrics port  any that is free
 ok       MCP port      any that is free
 ok       clock         synchronized
+{sql}
 ok       MCP client    none knows gpuledger
                        → gpuledger init --client claude-code"""
     )

@@ -78,8 +78,8 @@ class Target:
             return "ended" if is_bound else "failed", str(error)
         return "answered", str(found.table.to_pylist())
 
-    def is_well(self) -> bool:
-        return self.outcome(COUNT) == ("answered", "[{'n': 20}]")
+    def answers_the_next(self) -> None:
+        assert self.outcome(COUNT) == ("answered", "[{'n': 20}]")
 
     @property
     def peak_bytes(self) -> int:
@@ -125,7 +125,7 @@ def test_an_attack_comes_to_nothing_and_the_next_query_is_answered(held, nothing
     became, said = held.outcome(text, time_limit_s=0.3 if expected == "ended" else 60)
     assert became == expected, said
     assert SECRET not in said
-    assert held.is_well()
+    held.answers_the_next()
     assert held.peak_bytes < MEMORY_MAX_BYTES
 
 
@@ -143,7 +143,7 @@ def test_an_attack_that_got_past_the_guard_comes_to_nothing_either(target, nothi
         patched.setattr(ad_hoc, "judged", lambda _: Judged(("gpu_sample",), None))
         _, said = target.outcome(text, time_limit_s=0.3)
     assert SECRET not in said
-    assert target.is_well()
+    target.answers_the_next()
     assert target.peak_bytes < MEMORY_MAX_BYTES
 
 
@@ -195,7 +195,7 @@ def test_whatever_a_grammar_makes_changes_nothing_and_tells_no_secret(held, noth
             patched.setattr(ad_hoc, "judged", lambda _: Judged(("gpu_sample", "request", "annotation"), None))
         _, said = held.outcome(text, time_limit_s=2)
     assert SECRET not in said
-    assert held.is_well()
+    held.answers_the_next()
 
 
 def in_background(target: Target, text: str, **asked) -> tuple[threading.Thread, list[str]]:
@@ -219,37 +219,37 @@ def until_it_runs(target: Target) -> None:
 
 
 def test_a_process_that_is_killed_costs_its_query_one_sentence_and_no_other(held):
-    assert held.is_well()
+    held.answers_the_next()
     thread, said = in_background(held, ENDLESS)
     until_it_runs(held)
     os.kill(held.source._sql.pid, signal.SIGKILL)
     thread.join()
     assert said == ["The query's process was ended by signal 9: narrow its time range, or aggregate more"]
-    assert held.is_well()
+    held.answers_the_next()
 
 
 def test_a_process_that_is_killed_while_it_waits_costs_nothing(held):
-    assert held.is_well()
+    held.answers_the_next()
     os.kill(held.source._sql.pid, signal.SIGKILL)
     held.source._sql._child.process.wait()
-    assert held.is_well()
+    held.answers_the_next()
 
 
 @pytest.mark.parametrize("text", [ENDLESS, UNSTOPPABLE])
 def test_a_query_that_is_cancelled_is_stopped(held, text, monkeypatch):
     monkeypatch.setattr(sql_process, "_GRACE_S", 0.2)
-    assert held.is_well()
+    held.answers_the_next()
     cancelled = threading.Event()
     thread, said = in_background(held, text, cancelled=cancelled)
     until_it_runs(held)
     cancelled.set()
     thread.join()
     assert said == ["The query was cancelled and stopped: ask again to have its answer"]
-    assert held.is_well()
+    held.answers_the_next()
 
 
 def test_so_many_may_wait_and_one_more_is_told_so(held):
-    assert held.is_well()
+    held.answers_the_next()
     cancelled = threading.Event()
     running = in_background(held, ENDLESS, cancelled=cancelled)
     until_it_runs(held)
@@ -289,7 +289,7 @@ def test_a_query_leaves_nothing_behind_for_the_next(held, monkeypatch):
         assert held.outcome("select getvariable('mine')") == ("answered", "[{\"getvariable('mine')\": None}]")
         assert held.outcome("select * from request")[0] == "failed"
     assert became[0] == became[2] == "failed"
-    assert held.is_well()
+    held.answers_the_next()
 
 
 def test_the_process_has_no_environment_and_ends_with_who_started_it(machine, monkeypatch):
@@ -298,10 +298,12 @@ def test_the_process_has_no_environment_and_ends_with_who_started_it(machine, mo
     process = source.sql_process()
     process.warm()
     assert run_sql(source, "select 1 as one", rows_max=1, time_limit_s=60).table.num_rows == 1
-    environment = Path(f"/proc/{process.pid}/environ").read_bytes()
+    environment = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
     popen = process._child.process
     process._child._wire.close()
-    assert (environment, popen.wait(60)) == (b"OPENBLAS_NUM_THREADS=1\0", 0)
+    names = [one.partition(b"=")[0] for one in environment]
+    assert names == [b"OPENBLAS_NUM_THREADS", b"ARROW_DEFAULT_MEMORY_POOL", b"MALLOC_ARENA_MAX", b""]
+    assert popen.wait(60) == 0
     source.close()
 
 
