@@ -46,11 +46,13 @@ class LocalSource:
             return self._database
 
     def sql_process(self) -> "SqlProcess":
-        """The process that runs ad-hoc SQL; one for all questions, started at the first."""
+        """The process that runs ad-hoc SQL, one for all questions; it starts when it is first named."""
         from query.sql_process import SqlProcess  # noqa: PLC0415 - as above
 
         with self._lock:
-            self._sql = self._sql or SqlProcess(self.folder / "events", landlock=landlock_version())
+            if self._sql is None:
+                self._sql = SqlProcess(self.folder / "events", landlock=landlock_version())
+                self._sql.warm()
             return self._sql
 
     def trend(self, question: TrendQuestion) -> TrendReading | None:

@@ -79,7 +79,7 @@ class StoppedError(Exception):
 
 
 class SqlProcess:
-    """Asks a process of its own, made at the first question or by `warm`.
+    """Asks a process of its own, started by `warm` or the first question.
 
     Args:
         folder: Of the sealed files: all that the process may read of a ledger.

@@ -296,7 +296,6 @@ def test_the_process_has_no_environment_and_ends_with_who_started_it(machine, mo
     monkeypatch.setenv("GPULEDGER_SECRET", SECRET)
     source = LocalSource(machine.folder)
     process = source.sql_process()
-    process.warm()
     assert run_sql(source, "select 1 as one", rows_max=1, time_limit_s=60).table.num_rows == 1
     environment = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
     popen = process._child.process
