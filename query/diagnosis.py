@@ -20,7 +20,7 @@ from query.causes import NEAR_US, Cause, Moment, Scene, causes_of, decode_s, pre
 from query.engine import Source, in_window, sql_text
 from query.recorded import recorded_share
 from query.requests import RequestFilter, filter_text, requests_with_model
-from query.surroundings import COLUMNS, Interval, Surroundings, read_surroundings
+from query.surroundings import READ, Interval, Surroundings, read_surroundings
 from query.windows import Window
 from store.errors import NoDataError
 from store.times import DAY_US, HOUR_US
@@ -401,7 +401,7 @@ def _seen(
 ) -> Surroundings:
     spans = [one.interval for one in (*moments, *usual)]
     edges = (min(span[0] for span in spans) - NEAR_US, max(span[1] for span in spans) + NEAR_US)
-    with source.engine(COLUMNS, start_us=edges[0], end_us=edges[1]) as engine:
+    with source.engine(READ, start_us=edges[0], end_us=edges[1], columns=READ) as engine:
         return read_surroundings(engine, _window(*edges, now), spans, gpus=gpus, server=server)
 
 

@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from query.damage import Reading
-from query.engine import ParameterKind
+from query.engine import ALL_COLUMNS, ParameterKind
 from store.derivations import duckdb_columns
 from store.events import KINDS
 from store.shapes import upcasts
@@ -37,11 +37,11 @@ class DuckDatabase:
         self._database.execute("set global TimeZone = 'UTC'")  # global, or the questions' cursors have the host's
 
     @contextmanager
-    def engine(self, reading: Reading) -> Iterator["DuckEngine"]:
-        """An engine that sees what `reading` does."""
+    def engine(self, reading: Reading, columns: Mapping[str, Collection[str]] = ALL_COLUMNS) -> Iterator["DuckEngine"]:
+        """An engine that sees what `reading` does, of a kind in `columns` only these."""
         connection = self._database.cursor()
         try:
-            yield DuckEngine(connection, reading)
+            yield DuckEngine(connection, reading, columns)
         finally:
             connection.close()
 
@@ -55,14 +55,20 @@ class DuckEngine:
     Args:
         connection: A connection of its own; its temporary views and tables are this question's.
         reading: What it sees.
+        columns: Of these kinds it sees only these columns.
     """
 
     name = "duckdb"
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, reading: Reading) -> None:
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        reading: Reading,
+        columns: Mapping[str, Collection[str]] = ALL_COLUMNS,
+    ) -> None:
         self._connection = connection
         self._reading = reading
-        self._publish = partial(create_views, connection)
+        self._publish = partial(create_views, connection, columns=columns)
         self._reading.answer(self._publish)
 
     def relation(self, kind: str) -> str:
@@ -90,17 +96,23 @@ class DuckEngine:
         return self._reading.answer(ask, again=self._publish)
 
 
-def create_views(connection: duckdb.DuckDBPyConnection, snapshot: Mapping[str, KindSnapshot]) -> None:
+def create_views(
+    connection: duckdb.DuckDBPyConnection,
+    snapshot: Mapping[str, KindSnapshot],
+    columns: Mapping[str, Collection[str]] = ALL_COLUMNS,
+) -> None:
     """Publish each kind as `create_view` does."""
     for kind, events in snapshot.items():
-        create_view(connection, kind, events)
+        create_view(connection, kind, events, columns.get(kind))
 
 
-def create_view(connection: duckdb.DuckDBPyConnection, kind: str, events: KindSnapshot) -> None:
-    """Publish one kind as a temporary view with its declared columns, whatever the files at hand have."""
-    for name, tail in view_tails(kind, events).items():
+def create_view(
+    connection: duckdb.DuckDBPyConnection, kind: str, events: KindSnapshot, columns: Collection[str] | None = None
+) -> None:
+    """Publish one kind as a temporary view with its declared columns, or some, whatever the files at hand have."""
+    for name, tail in view_tails(kind, events, columns).items():
         connection.register(name, tail)
-    connection.execute(view_statement(kind, events))
+    connection.execute(view_statement(kind, events, columns))
 
 
 def view_tails(kind: str, events: KindSnapshot, columns: Collection[str] | None = None) -> dict[str, pa.Table]:

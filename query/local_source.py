@@ -1,13 +1,14 @@
 """Where the events of this host are: the ledger in a folder."""
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from query.column_cache import ColumnCache
 from query.confinement import landlock_version
+from query.engine import ALL_COLUMNS
 from query.trend_reading import TrendQuestion, TrendReading, read_trend
 from store.snapshot import END_OF_TIME_US, KindSnapshot, LedgerReader
 
@@ -33,9 +34,14 @@ class LocalSource:
 
     @contextmanager
     def engine(
-        self, kinds: Iterable[str], *, start_us: int = 0, end_us: int = END_OF_TIME_US
+        self,
+        kinds: Iterable[str],
+        *,
+        start_us: int = 0,
+        end_us: int = END_OF_TIME_US,
+        columns: Mapping[str, Collection[str]] = ALL_COLUMNS,
     ) -> Iterator["DuckEngine"]:
-        with self._duckdb().engine(self.reading(kinds, start_us=start_us, end_us=end_us)) as engine:
+        with self._duckdb().engine(self.reading(kinds, start_us=start_us, end_us=end_us), columns) as engine:
             yield engine
 
     def _duckdb(self) -> "DuckDatabase":

@@ -59,6 +59,12 @@ COLUMNS: Mapping[str, Sequence[str]] = {
     "gpu_event": ("event", "xid", "message"),
     "ledger_event": ("event", "message", "started_at", "ended_at"),
 }
+PLACES = ("seq", "observed_at", "host", "boot_id", "counter_epoch", "gpu_uuid", "server_address", "device_type")
+READ: Mapping[str, Sequence[str]] = {
+    kind: tuple(dict.fromkeys(name for name in (*PLACES, *KINDS[kind].series, *columns) if name in KINDS[kind].by_name))
+    for kind, columns in COLUMNS.items()
+}
+"""What is read of each kind: what is told of it, and what places it."""
 
 
 class Surroundings:
@@ -192,18 +198,17 @@ def read_surroundings(
     """The rows of a window around some intervals.
 
     Args:
-        engine: Sees the kinds of `COLUMNS`.
+        engine: Sees the kinds and columns of `READ`.
         window: Which time.
         near: Only what is this near to them that it tells something about them.
         gpus: Only these GPUs; all where empty.
         server: Only this server, by its address; all where None.
     """
     tables = {}
-    for kind, columns in COLUMNS.items():
+    for kind, columns in READ.items():
         condition, bound = _condition(engine, kind, gpus, server)
-        names = ("seq", "observed_at", "host", "boot_id", *KINDS[kind].series, "counter_epoch", *columns)
         text = sql_text("surrounding_rows").format(
-            columns=", ".join(dict.fromkeys(name for name in names if name in KINDS[kind].by_name)),
+            columns=", ".join(columns),
             relation=engine.relation(kind),
             in_window=in_window(engine),
             filter=f"{condition} and {_is_near(engine, near)}",
