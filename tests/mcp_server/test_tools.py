@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 from mcp import Client
 
-from mcp_server.serving import build_server
+from mcp_server.server import make_server
 from store.events import Event
 from store.ledger import Ledger
 
@@ -20,7 +20,7 @@ def ask(settings, name, arguments=None, era="auto"):
     """One call through the in-process client."""
 
     async def call():
-        async with Client(build_server(settings), mode=era) as client:
+        async with Client(make_server(settings), mode=era) as client:
             return await client.call_tool(name, arguments or {})
 
     return anyio.run(call)
@@ -28,7 +28,7 @@ def ask(settings, name, arguments=None, era="auto"):
 
 def listed(settings, era="auto"):
     async def call():
-        async with Client(build_server(settings), mode=era) as client:
+        async with Client(make_server(settings), mode=era) as client:
             return (await client.list_tools()).tools
 
     return anyio.run(call)
