@@ -1,6 +1,7 @@
 """A recorded ledger for the MCP server to answer from."""
 
 import math
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -69,6 +70,12 @@ def recorded(tmp_path_factory) -> Path:
             if number == SECONDS // 2:
                 seal(folder)
     return folder
+
+
+@pytest.fixture
+def own_ledger(recorded, tmp_path):
+    """A copy that may be written."""
+    return Path(shutil.copytree(recorded, tmp_path / "ledger"))
 
 
 @pytest.fixture
