@@ -3,11 +3,15 @@
 import math
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
+import anyio
 import pytest
+from mcp import Client
 
-from mcp_server.serving import ServerSettings
+from mcp_server.server import make_server
+from mcp_server.tools import ServerSettings
 from store.events import Event
 from store.ledger import Ledger
 from store.sealing import seal
@@ -95,3 +99,18 @@ def settings(recorded) -> ServerSettings:
     return ServerSettings(
         folder=recorded, time_zone="Europe/Berlin", version="0.1.0", sql_rows_max=1000, sql_time_limit_s=10.0
     )
+
+
+@pytest.fixture(scope="session")
+def ask():
+    """One call through the in-process client."""
+    server_of = cache(make_server)  # making one takes 0.1 s
+
+    def asked(settings, name, arguments=None, era="auto"):
+        async def call():
+            async with Client(server_of(settings), mode=era) as client:
+                return await client.call_tool(name, arguments or {})
+
+        return anyio.run(call)
+
+    return asked
