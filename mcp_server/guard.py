@@ -12,8 +12,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import pydantic
+from mcp import MCPError
 from mcp.server.mcpserver.tools import Tool
-from mcp.types import CallToolResult, TextContent
+from mcp.types import INVALID_PARAMS, CallToolResult, TextContent
 
 from collector.request_log import RequestLog
 from mcp_server.answers import try_text
@@ -28,15 +29,19 @@ class Guard:
     """Middleware over the messages of one server.
 
     Args:
-        tools: What it offers.
+        tools: The tools it offers.
+        prompts: Names of its prompts.
         log: Where calls are recorded; None records nothing.
     """
 
-    def __init__(self, tools: Sequence[Tool], log: RequestLog | None) -> None:
+    def __init__(self, tools: Sequence[Tool], prompts: Sequence[str], log: RequestLog | None) -> None:
         self._tools = {tool.name: tool for tool in tools}
+        self._prompts = prompts
         self._log = log
 
     async def __call__(self, ctx: Any, call_next: Next) -> Any:
+        if ctx.method == "prompts/get":
+            self._check_prompt(str((ctx.params or {}).get("name", "")))
         if ctx.method != "tools/call":
             return await call_next(ctx)
         started_s = time.monotonic()
@@ -52,6 +57,12 @@ class Guard:
         text = _error_text(outcome)
         self._record(name, arguments, started_s, "error" if text is not None else "ok", text)
         return outcome
+
+    def _check_prompt(self, name: str) -> None:
+        """The SDK answers an unknown prompt as an internal error, with a traceback in the log."""
+        if name not in self._prompts:
+            hint = did_you_mean(name, self._prompts, f"there is {', '.join(self._prompts)}")
+            raise MCPError(INVALID_PARAMS, f"There is no prompt {name[:60]!r}: {hint}")
 
     def _problem(self, name: str, arguments: Any) -> str | None:
         """What is wrong with a call before its tool is asked; None where nothing is."""

@@ -1,4 +1,4 @@
-"""The MCP server, put together: the tools over one ledger, and what stands before them."""
+"""The MCP server, put together: tools, resources and prompts over one ledger, and what stands before them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,10 @@ from mcp.server import MCPServer
 from mcp.server.caching import CacheableMethod, CacheHint
 
 from collector.request_log import RequestLog
+from mcp_server.completions import add_completions
 from mcp_server.guard import Guard
+from mcp_server.prompts import PROMPTS, add_prompts
+from mcp_server.resources import ListenedBus, Resources, add_resources
 from mcp_server.tools import Desk, ServerSettings, all_tools
 
 INSTRUCTIONS = """\
@@ -37,7 +40,8 @@ def make_server(settings: ServerSettings, log: RequestLog | None = None) -> MCPS
         settings: Which ledger, and how questions are read and bounded.
         log: Where each call is recorded; None records nothing.
     """
-    tools = all_tools(Desk(settings))
+    desk = Desk(settings)
+    tools, resources = all_tools(desk), Resources(desk)
     server: MCPServer[Any] = MCPServer(
         name="gpuledger",
         title="gpuledger",
@@ -46,6 +50,10 @@ def make_server(settings: ServerSettings, log: RequestLog | None = None) -> MCPS
         log_level="WARNING",
         tools=tools,
         cache_hints=CACHE_HINTS,
+        subscriptions=ListenedBus(resources.newest_sample),
     )
-    server.middleware.append(Guard(tools, log))
+    add_resources(server, resources)
+    add_prompts(server)
+    add_completions(server, desk)
+    server.middleware.append(Guard(tools, [prompt.__name__ for prompt in PROMPTS], log))
     return server
