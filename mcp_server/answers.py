@@ -24,6 +24,10 @@ NOTE_CHARACTERS_MAX = 320
 _LAST = ("notes", "truncated", "next")
 
 
+Number = int | float
+"""A figure that stays whole where it is: 60, not 60.0, in both channels."""
+
+
 class WindowAnswer(BaseModel):
     """The time that was looked at, as it was resolved.
 
@@ -34,8 +38,8 @@ class WindowAnswer(BaseModel):
     start: str = Field(alias="from")
     end: str = Field(alias="to")
     tz: str
-    coverage: float | None
-    age_s: float | None
+    coverage: Number | None
+    age_s: Number | None
 
 
 class Table(BaseModel):

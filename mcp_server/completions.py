@@ -42,7 +42,7 @@ def add_completions(server: MCPServer[Any], desk: Desk) -> None:
         found = matching(await anyio.to_thread.run_sync(known[argument.name]), argument.value)
         return Completion(values=found[:VALUES_MAX], total=len(found), has_more=len(found) > VALUES_MAX)
 
-    server.completion()(complete)
+    server.completion()(complete)  # type: ignore[no-untyped-call]  # the SDK gives this one no types
 
 
 def matching(values: Sequence[str], begun: str) -> list[str]:

@@ -30,7 +30,7 @@ def json_value(value: Any) -> Any:
         case None | bool() | int():
             plain = value
         case float():
-            plain = finite(value)
+            plain = int(value) if value.is_integer() and abs(value) < 2**53 else finite(value)
         case str():
             plain = clean(value)
         case datetime() | date():

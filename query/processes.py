@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from query.engine import Source, in_window, sql_text
 from query.windows import Window
-from store.events import PROCESS_SAMPLE, stale_after_s
+from store.events import stale_after_s
 
 Ranking = Literal["gpu_memory", "gpu_util", "gpu_seconds", "cpu", "ram"]
 RANKINGS: Sequence[Ranking] = get_args(Ranking)
@@ -121,7 +121,6 @@ def _rows(source: Source, window: Window, gpus: Sequence[int], user: str | None)
 def _use(rows: Sequence[Mapping[str, Any]], window: Window) -> ProcessUse:
     """One process of its rows, one a GPU."""
     newest = max(rows, key=lambda row: row["last_at"])
-    every_s = PROCESS_SAMPLE.expected_every_seconds or 5.0
     cpu = _greatest(row["cpu_seconds"] for row in rows)
     return ProcessUse(
         pid=newest["pid"],
@@ -139,7 +138,7 @@ def _use(rows: Sequence[Mapping[str, Any]], window: Window) -> ProcessUse:
         cpu_seconds=None if cpu is None else float(cpu),
         first_at=min(row["first_at"] for row in rows),
         last_at=newest["last_at"],
-        is_running=(window.end - newest["last_at"]).total_seconds() <= stale_after_s(every_s),
+        is_running=(window.end - newest["last_at"]).total_seconds() <= stale_after_s(newest["interval_seconds"]),
     )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from mcp.types import CallToolResult
 from pydantic import Field
 
-from mcp_server.answers import Answer, Table, call_text, window_answer
+from mcp_server.answers import Answer, Number, Table, call_text, window_answer
 from mcp_server.figures import figure
 from mcp_server.names import clean
 from mcp_server.tools.desk import Desk, Detail, WindowText, Zone
@@ -31,8 +31,8 @@ class DiagnoseAnswer(Answer):
     """`slow` is null where too few requests are like it to know."""
 
     slow: bool | None
-    duration_s: float
-    expected_s: float | None
+    duration_s: Number
+    expected_s: Number | None
     compared_with: int
     causes: Table
 
@@ -120,7 +120,7 @@ def diagnosis_answer(found: Diagnosis, now: datetime) -> DiagnoseAnswer:
         summary=f"It took {significant(found.duration_seconds)} s{expected}. {_verdict(found)}",
         window=window_answer(found.window, found.coverage, (now - found.window.end).total_seconds()),
         slow=found.is_slow,
-        duration_s=significant(found.duration_seconds) or 0.0,
+        duration_s=significant(found.duration_seconds) or 0,
         expected_s=significant(found.expected_seconds),
         compared_with=found.n,
         causes=Table(

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from mcp.types import CallToolResult
 from pydantic import Field
 
-from mcp_server.answers import SQL_TOKENS_MAX, TOKENS_MAX, Answer, Table, WindowAnswer
+from mcp_server.answers import SQL_TOKENS_MAX, TOKENS_MAX, Answer, Number, Table, WindowAnswer
 from mcp_server.figures import json_value
 from mcp_server.tools.desk import Desk, Zone
 from query.ad_hoc import SqlResult, run_sql
@@ -34,7 +34,7 @@ class RunSqlAnswer(Answer):
     table: Table
     types: list[str]
     is_cut: bool
-    elapsed_ms: float
+    elapsed_ms: Number
 
 
 class DataTools:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from mcp.types import CallToolResult
 from pydantic import Field
 
-from mcp_server.answers import Answer, Table, call_text, window_answer
+from mcp_server.answers import Answer, Number, Table, call_text, window_answer
 from mcp_server.figures import figure, finite
 from mcp_server.names import clean
 from mcp_server.tools.desk import Desk, Detail, Gpus, WindowText, Zone
@@ -32,7 +32,7 @@ class QueryMetricsAnswer(Answer):
     stats: Table
     step_s: int
     resolution: Literal["raw", "minute", "hour"]
-    series: dict[str, list[float | None]] | None = None
+    series: dict[str, list[Number | None]] | None = None
     series_start: str | None = None
 
 
@@ -170,7 +170,7 @@ def _stats_row(one: Trend, series: TrendSeries) -> list[Any]:
     return [one.metric, one.unit, _label(series), *figures, sparkline(series.points[-SPARK_POINTS - 1 :], one.unit)]
 
 
-def _dense(trends: Sequence[Trend]) -> dict[str, list[float | None]]:
+def _dense(trends: Sequence[Trend]) -> dict[str, list[Number | None]]:
     return {
         f"{one.metric}/{_label(series)}": [finite(significant(point)) for point in series.points]
         for one in trends

@@ -10,6 +10,7 @@ select host, pid, started_at, gpu_uuid,
        sum(sm_utilization_percent / 100.0 * coalesce(interval_seconds, 5.0)) as gpu_seconds,
        max(host_memory_bytes) as host_memory_bytes,
        max(cpu_seconds) - min(cpu_seconds) as cpu_seconds,
+       max_by(coalesce(interval_seconds, 5.0), seq) as interval_seconds,
        min(observed_at) as first_at,
        max(observed_at) as last_at
 from {relation}
