@@ -80,7 +80,7 @@ class McpSection(_Section):
         "where empty, what follows from the address.",
     )
     allowed_origins: tuple[str, ...] = Field(
-        default=(), description="From which pages a browser may ask, each exactly; where empty, from none."
+        default=(), description="From which pages a browser may ask, each exactly; where empty, from this server's own."
     )
     body_bytes_max: int = Field(default=1_000_000, ge=1_000, le=64_000_000, description="Longest request over HTTP.")
     body_time_limit_s: float = Field(

@@ -33,7 +33,8 @@ class HttpSettings:
         host: The address that it listens on.
         auth: token, a secret in the ledger's folder; oauth, tokens of an issuer; none, everybody who reaches the port.
         allowed_hosts: What clients may send as Host, exactly; where empty, the names that follow from `host`.
-        allowed_origins: From which pages browsers may ask, exactly, such as https://chat.example.com.
+        allowed_origins: From which pages browsers may ask, exactly, such as https://chat.example.com; where empty,
+            from this server's own.
         body_bytes_max: Longest request.
         body_time_limit_s: A request that has not arrived whole after so long is refused.
         insecure: Serve everybody who reaches a public address.
@@ -70,7 +71,8 @@ class HttpSettings:
     def security(self, port: int) -> TransportSecuritySettings:
         """The names that are answered, as the SDK takes them."""
         hosts = self.allowed_hosts or expected_hosts(self.host, port)
-        return TransportSecuritySettings(allowed_hosts=list(hosts), allowed_origins=list(self.allowed_origins))
+        origins = self.allowed_origins or [f"http://{host}" for host in hosts]
+        return TransportSecuritySettings(allowed_hosts=list(hosts), allowed_origins=list(origins))
 
 
 def is_loopback(host: str) -> bool:

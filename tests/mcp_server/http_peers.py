@@ -74,14 +74,15 @@ def http_server(folder: Path, home: Path, *flags: str, **settings: str) -> Itera
         command, env=environment(folder, home, **settings), stderr=subprocess.PIPE, text=True
     ) as process:
         try:
-            _wait_for(process, port)
+            wait_for_port(port, process)
             yield HttpServer(port, folder, process)
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(timeout=30)
 
 
-def _wait_for(process: subprocess.Popen, port: int) -> None:
+def wait_for_port(port: int, process: subprocess.Popen) -> None:
+    """Until somebody answers there, whatever."""
     deadline = time.monotonic() + 60
     while True:
         with contextlib.suppress(httpx.HTTPError):
