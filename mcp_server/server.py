@@ -9,6 +9,7 @@ from mcp.server.auth.settings import AuthSettings
 from mcp.server.caching import CacheableMethod, CacheHint
 
 from collector.request_log import RequestLog
+from mcp_server.chart import chart_app, with_chart
 from mcp_server.completions import add_completions
 from mcp_server.guard import Guard
 from mcp_server.prompts import PROMPTS, add_prompts
@@ -51,7 +52,7 @@ def make_server(
         token_verifier: Which of them are good.
     """
     desk = Desk(settings)
-    tools, resources = all_tools(desk), Resources(desk)
+    tools, resources = with_chart(all_tools(desk)), Resources(desk)
     server: MCPServer[Any] = MCPServer(
         name="gpuledger",
         title="gpuledger",
@@ -61,6 +62,7 @@ def make_server(
         auth=auth,
         token_verifier=token_verifier,
         tools=tools,
+        extensions=[chart_app()],
         cache_hints=CACHE_HINTS,
         subscriptions=ListenedBus(resources.newest_sample),
     )

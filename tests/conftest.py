@@ -10,7 +10,11 @@ from pathlib import Path
 
 import pytest
 
-PLUGINS = {"fakenvml": "fakenvml/plugin.py", "http_peers": "mcp_server/http_peers.py"}
+PLUGINS = {
+    "fakenvml": "fakenvml/plugin.py",
+    "http_peers": "mcp_server/http_peers.py",
+    "npm_tools": "mcp_server/npm_tools.py",
+}
 
 
 def pytest_configure(config: pytest.Config) -> None:

