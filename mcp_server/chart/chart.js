@@ -96,7 +96,17 @@ const PREFIXES = [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]];
 function short(value, unit) {
   if (value === null || value === undefined) return "–";
   const [size, letter] = (unit !== "%" && PREFIXES.find(([least]) => Math.abs(value) >= least)) || [1, ""];
-  return `${Number((value / size).toPrecision(3))}${letter ? ` ${letter}` : unit === "%" ? " " : " "}${unit ?? ""}`.trim();
+  return `${Number((value / size).toPrecision(3))}${letter ? ` ${letter}` : " "}${unit ?? ""}`.trim();
+}
+
+// 2026-11-24 00:45:00 in the answer's zone, on whatever machine the host runs
+const clock = (stamp) => new Date(stamp * 1e3).toLocaleString("sv-SE", { timeZone: answer.window.tz });
+function hours(_, ticks, axis, space, step) {
+  return ticks.map((tick, index) => {
+    const [date, time] = clock(tick).split(" ");
+    if (step >= 86400) return date.slice(5);
+    return time.slice(0, step < 60 ? 8 : 5) + (index === 0 || time === "00:00:00" ? `\n${date}` : "");
+  });
 }
 
 function draw() {
@@ -115,12 +125,12 @@ function draw() {
   drawn = new uPlot({
     width: document.body.clientWidth - 24, height: HEIGHT_PX,
     tzDate: (stamp) => uPlot.tzDate(new Date(stamp * 1e3), answer.window.tz),
-    scales: { x: { time: true, range: (_, low, high) => [low, high] } },
+    scales: { x: { time: true, range: (_, low, high) => [low, high] }, ...(unit === "%" ? { y: { range: [0, 100] } } : {}) },
     cursor: { drag: { x: true, y: false, setScale: false } },
-    axes: [axis, { ...axis, size: 64, values: (_, ticks) => ticks.map((tick) => short(tick, unit)) }],
-    series: [{ value: (_, stamp) => stamp === null ? "–" : new Date(stamp * 1e3).toLocaleString([], { timeZone: answer.window.tz }) }].concat(
+    axes: [{ ...axis, values: hours }, { ...axis, size: 64, values: (_, ticks) => ticks.map((tick) => short(tick, unit)) }],
+    series: [{ value: (_, stamp) => stamp === null ? "–" : clock(stamp) }].concat(
       series.map(([name], index) => ({
-        label: name.slice(name.indexOf("/") + 1) || name, stroke: colours[index % colours.length], width: 1.5,
+        label: labelOf(name), stroke: colours[index % colours.length], width: 1.5,
         spanGaps: false, value: (_, value) => short(value, unit),
       }))),
     hooks: { setSelect: [chosen] },
@@ -128,6 +138,11 @@ function draw() {
   const { coverage } = answer.window;
   const seen = coverage === null || coverage === undefined ? "" : ` ${Number((coverage * 100).toPrecision(3))} % of the samples are there.`;
   say(`${answer.summary}${seen} Drag over the chart to look closer.`);
+}
+
+function labelOf(name) {
+  const label = name.slice(name.indexOf("/") + 1) || name;
+  return name.startsWith("gpu.") && /^\d+$/.test(label) ? `GPU ${label}` : label;
 }
 
 function marks() {

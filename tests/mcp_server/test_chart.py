@@ -4,6 +4,7 @@ import asyncio
 import re
 import shutil
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from mcp import Client
@@ -14,15 +15,16 @@ from mcp_server.server import make_server
 
 # What a host allows an app that names no origin.
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
+BROWSERS = ("chromium", "google-chrome")
 ASKED = {"metrics": ["gpu.utilization_percent", "gpu.power_watts"], "window": "15m"}
 
 
 @pytest.fixture(scope="session")
-def host_script(npm, request, tmp_path_factory, pytestconfig):
+def host_script(npm, tmp_path_factory, pytestconfig):
     """The host's side, bundled."""
     tools = pytestconfig.pluginmanager.get_plugin("npm_tools")
     source = npm.parent / "chart_host.js"  # beside the packages, where their names are resolved
-    source.write_text((request.path.parent / "chart_host.js").read_text())
+    source.write_text(Path(__file__).with_name("chart_host.js").read_text())
     bundle = tmp_path_factory.mktemp("host") / "host.js"
     tools.run(tools.NODE, npm / "rolldown/bin/cli.mjs", source, "--file", bundle, "--format", "iife")
     return bundle.read_text()
@@ -44,9 +46,14 @@ class Screen:
     async def colours(self) -> set[tuple[int, ...]]:
         """The colours in the canvas."""
         drawn = await self.frame.locator("canvas").evaluate(
-            "c => Array.from(c.getContext('2d').getImageData(0, 0, c.width, c.height).data)"
+            """canvas => {
+                const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height), found = new Set();
+                for (let i = 0; i < data.length; i += 4)
+                    if (data[i + 3] === 255) found.add(data.slice(i, i + 3).join());
+                return [...found];
+            }"""
         )
-        return {tuple(drawn[i : i + 3]) for i in range(0, len(drawn), 4) if drawn[i + 3] == 255}
+        return {tuple(map(int, colour.split(","))) for colour in drawn}
 
 
 @asynccontextmanager
@@ -61,7 +68,7 @@ async def screen(settings, host_script, given=ASKED, theme="light"):
             result = await client.call_tool(params["name"], params["arguments"])
             return result.model_dump(mode="json", by_alias=True, exclude_none=True)
 
-        browser = await playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        browser = await playwright.chromium.launch(executable_path=next(filter(None, map(shutil.which, BROWSERS))), args=["--no-sandbox"])
         page = await browser.new_page(viewport={"width": 820, "height": 440})
         problems = []
         page.on("pageerror", lambda error: problems.append(str(error)))
@@ -87,7 +94,7 @@ def test_the_chart_is_drawn_asks_for_its_own_series_and_can_be_clicked(settings,
             assert (dense["metrics"], dense["detail"]) == (["gpu.utilization_percent"], "full")
             assert dense["points"] > 100
             assert {(0x25, 0x63, 0xEB), (0xD9, 0x77, 0x06)} <= light  # one line a GPU
-            assert await seen.frame.locator(".u-legend .u-label").all_inner_texts() == ["Time", "0", "1"]
+            assert await seen.frame.locator(".u-legend .u-label").all_inner_texts() == ["Time", "GPU 0", "GPU 1"]
 
             await seen.frame.locator("#metric").select_option("gpu.power_watts")
             await seen.said(r"gpu\.power_watts: avg ")
