@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-SENDERS = 2
+SENDERS = 8
 
 
 def row(what: str, figure: float, unit: str, mark: str = "", *, is_met: bool | None = None) -> None:

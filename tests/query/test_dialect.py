@@ -10,16 +10,24 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from query.activity import activity
 from query.capabilities import capabilities
 from query.catalogue import metrics
+from query.changes import find_changes
+from query.comparison import shared_metrics
 from query.diagnosis import diagnose, read_like
+from query.energy import energy_of_requests
 from query.export import export_events
+from query.leaks import memory_leaks
 from query.live import live_state, probe_words
 from query.requests import RequestFilter
 from query.slow import SlowRule, slow_requests
+from query.stragglers import stragglers
 from query.surroundings import read_surroundings
+from query.throttling import throttling
 from query.trend_reading import TrendQuestion
 from query.trends import trend
+from query.waste import HOLDERS, waste
 from store.derivations import arrow_schema
 from store.errors import NoDataError
 from store.events import KINDS
@@ -28,7 +36,8 @@ TEXTS = {entry.name: entry.read_text() for entry in files("query").joinpath("sql
 FRAGMENTS = {
     *("relation", "in_window", "filter", "epoch_us", "bucket", "hours", "p50", "p95", "probe"),  # by the engine
     *("keys", "same_series", "name", "value", "interval", "reasons", "column"),  # names of declared columns
-    *("groups", "spreads", "columns", "expected", "limit", "least", "stride", "top", "seq"),  # of requests
+    *("counts", "groups", "spreads", "columns", "expected", "limit", "least", "stride", "top", "seq"),  # of requests
+    *("holder", "processes", "held_least", "sm_below", "power_below"),  # of costs
 }
 NOT_SHARED = {
     r"\bmedian\b": "samples on ClickHouse",
@@ -106,9 +115,18 @@ def asked(tmp_path_factory: pytest.TempPathFactory, machine) -> list[str]:
         diagnose(listening, "12", now=now)
     read_like(listening, window, {"operation": "a", "model": "b", "seq": 1})
     read_surroundings(listening, window, gpus=["GPU-0"], server="a")
+    shared_metrics(listening, window, window, ())
+    find_changes(listening, window)
     live_state(listening, now=now)
     capabilities(listening)
     probe_words(listening, "gpu")
+    energy_of_requests(listening, window)
+    for by in HOLDERS:
+        waste(listening, window, now=now, by=by)
+    throttling(listening, window, now=now)
+    memory_leaks(listening, window, now=now)
+    stragglers(listening, window, now=now)
+    activity(listening, window)
     export_events(listening, "request", window, format="csv", path=tmp_path_factory.mktemp("out") / "x.csv")
     return listening.asked
 
