@@ -114,7 +114,7 @@ def live_state(source: Source, *, now: datetime, gpus: Sequence[int] = ()) -> Li
     """
     now_us = round(now.timestamp() * 1e6)
     start_us = now_us - LOOK_BACK_S * 1_000_000
-    rows = {kind: _newest(source, kind, start_us) for kind in _COLUMNS}
+    rows = {kind: _newest(source, kind, start_us, now_us) for kind in _COLUMNS}
     names = _names(source)
     found = sorted((_gpu_now(row, now, names) for row in rows["gpu_sample"]), key=lambda gpu: gpu.index)
     unknown = [gpu for gpu in gpus if gpu not in {one.index for one in found}]
@@ -142,8 +142,8 @@ def _are_missing(rows: Mapping[str, Sequence[Mapping[str, Any]]], now: datetime)
     return is_host_fresh and all(_is_stale(row, now) for row in rows["gpu_sample"])
 
 
-def _newest(source: Source, kind: str, start_us: int) -> Sequence[Mapping[str, Any]]:
-    return source.newest(NewestQuestion(kind, _COLUMNS[kind], ("host", *KINDS[kind].series), start_us))
+def _newest(source: Source, kind: str, start_us: int, now_us: int) -> Sequence[Mapping[str, Any]]:
+    return source.newest(NewestQuestion(kind, _COLUMNS[kind], ("host", *KINDS[kind].series), start_us, now_us))
 
 
 def _names(source: Source) -> Mapping[str, str]:

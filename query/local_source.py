@@ -3,11 +3,12 @@
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from query.column_cache import ColumnCache
-from query.newest_rows import NewestQuestion, NewestRows, Row
+from query.newest_rows import END_US, NewestQuestion, NewestRows, Row
 from query.trend_reading import TrendQuestion, TrendReading, read_trend
 from store.snapshot import END_OF_TIME_US, KindSnapshot, LedgerReader
 
@@ -53,7 +54,11 @@ class LocalSource:
             ledger_id, last_seq = ("", 0) if rows is not None else (reader.ledger_id, reader.last_seq(question.kind))
         if rows is None:
             with self.engine((question.kind,), start_us=question.start_us) as engine:
-                rows = self._newest.keep(question, ledger_id, last_seq, question.ask(engine))
+                whole = replace(question, end_us=END_US)
+                rows = self._newest.keep(question, ledger_id, last_seq, whole.ask(engine))
+        if any(question.is_after(row) for row in rows):
+            with self.engine((question.kind,), start_us=question.start_us) as engine:
+                return question.ask(engine)
         return [row for row in rows if row["observed_at"].timestamp() * 1e6 >= question.start_us]
 
     def reading(self, kinds: Iterable[str], *, start_us: int = 0, end_us: int = END_OF_TIME_US) -> "Reading":

@@ -15,7 +15,7 @@ from store.frames import frames_to_arrow
 from store.snapshot import LedgerReader
 
 Row = Mapping[str, Any]
-_END_US = 2**53  # after any time that an event has
+END_US = 2**53  # after any time that an event has
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +27,14 @@ class NewestQuestion:
         columns: What is wanted of it, `seq` and `observed_at` and the keys among it.
         keys: The columns that tell one series from another.
         start_us: Rows before that are of no interest; microseconds UTC.
+        end_us: Nor are rows after that, be it by a clock that was put back.
     """
 
     kind: str
     columns: tuple[str, ...]
     keys: tuple[str, ...]
     start_us: int = 0
+    end_us: int = END_US
 
     def ask(self, engine: Engine) -> list[Row]:
         """The rows, of an engine that sees the kind."""
@@ -42,8 +44,12 @@ class NewestQuestion:
             keys=", ".join(self.keys),
             in_window=in_window(engine),
         )
-        found: list[Row] = engine.query(text, start=self.start_us, end=_END_US).to_pylist()
+        found: list[Row] = engine.query(text, start=self.start_us, end=self.end_us + 1).to_pylist()
         return found
+
+    def is_after(self, row: Row) -> bool:
+        """Whether a row lies after what is asked for."""
+        return self.end_us < END_US and row["observed_at"].timestamp() * 1e6 > self.end_us
 
 
 @dataclass(frozen=True, slots=True)
