@@ -276,8 +276,9 @@ def add_resources(server: MCPServer[Any], resources: Resources) -> None:
         request[0]: lambda request: _text(resources.request, request),
     }
     for uri, function in resources.templates().items():
-        described = {"name": function.__name__, "description": function.__doc__, "mime_type": "application/json"}
-        server.resource(uri, **described)(reads[uri])
+        server.resource(uri, name=function.__name__, description=function.__doc__, mime_type="application/json")(
+            reads[uri]
+        )
 
 
 def _index(text: str) -> int:
