@@ -1,17 +1,28 @@
 """A ledger in a notebook."""
 
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 from os import PathLike
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 
 from gpuledger.settings import load_settings
 from query.ad_hoc import run_sql
+from query.anomalies import THRESHOLD, Anomalies, find_anomalies
 from query.catalogue import find_kind
+from query.changes import Changes, change_effects
+from query.comparison import Comparison, compare_windows
+from query.diagnosis import Diagnosis, diagnose
 from query.export import events_table
+from query.forecast import Forecast, forecast, totals
+from query.history import day_before, usual_metrics
+from query.lengths import length_s, step_s
 from query.local_source import LocalSource
+from query.requests import RequestFilter, RequestSummary, summarize_requests
+from query.slow import SlowRequests, slow_requests, slow_rule
 from query.trends import Trend, trend
 from query.windows import Window, host_time_zone, resolve_window
 
@@ -37,6 +48,93 @@ class OpenLedger:
         now = self._now()
         return trend(self._source, metric, self._window(window, now), now=now, gpus=gpus, points=points)
 
+    def requests(
+        self,
+        window: str = "1h",
+        *,
+        by: Sequence[str] = ("operation", "model"),
+        step: str | None = None,
+        only: RequestFilter | None = None,
+    ) -> RequestSummary:
+        """How many requests there were and how long they took, as `gpuledger requests` shows it."""
+        now = self._now()
+        span = self._window(window, now)
+        return summarize_requests(self._source, span, now=now, by=by, only=only, step_s=step_s(step) if step else None)
+
+    def slow(
+        self,
+        window: str = "1h",
+        *,
+        threshold: str | None = None,
+        percentile: float | None = None,
+        excess: bool = False,
+        only: RequestFilter | None = None,
+        top: int = 20,
+    ) -> SlowRequests:
+        """The requests that were slow by one rule, as `gpuledger slow` shows them."""
+        now = self._now()
+        rule = slow_rule(threshold=threshold, percentile=percentile, excess=excess)
+        return slow_requests(self._source, self._window(window, now), rule, now=now, only=only, top=top)
+
+    def diagnose(self, request: int | str) -> Diagnosis:
+        """What went on while a request ran, as `gpuledger diagnose` shows it."""
+        return diagnose(self._source, str(request), now=self._now())
+
+    def anomalies(
+        self,
+        *metrics: str,
+        window: str = "1d",
+        past: str = "28d",
+        threshold: float = THRESHOLD,
+        gpus: tuple[int, ...] = (),
+    ) -> Anomalies:
+        """When metrics were not what they usually are at that hour, as `gpuledger anomalies` shows it."""
+        return find_anomalies(
+            self._source,
+            metrics or usual_metrics(gpus=gpus),
+            self._window(window, self._now()),
+            gpus=gpus,
+            threshold=threshold,
+            look_back=timedelta(seconds=length_s(past)),
+        )
+
+    def compare(
+        self, *metrics: str, window: str = "1h", reference: str | None = None, gpus: tuple[int, ...] = ()
+    ) -> Comparison:
+        """What is different from another window, or from the day before, as `gpuledger compare` shows it."""
+        now = self._now()
+        span = self._window(window, now)
+        other = self._window(reference, now) if reference else day_before(span)
+        return compare_windows(self._source, other, span, metrics, gpus=gpus)
+
+    def changes(
+        self, *metrics: str, window: str = "7d", span: str = "1d", gpus: tuple[int, ...] = (), top: int = 5
+    ) -> Changes:
+        """What changed, and what was different after it, as `gpuledger changes` shows it."""
+        length = timedelta(seconds=length_s(span))
+        wanted = metrics or usual_metrics(gpus=gpus)
+        return change_effects(self._source, wanted, self._window(window, self._now()), span=length, gpus=gpus, top=top)
+
+    def forecast(
+        self,
+        metric: str,
+        window: str = "14d",
+        *,
+        ahead: str | None = None,
+        limit: float | None = None,
+        gpus: tuple[int, ...] = (),
+    ) -> Forecast:
+        """Where a metric goes and when it meets a limit, as `gpuledger forecast` shows it."""
+        past = self._window(window, self._now())
+        return forecast(
+            self._source,
+            metric,
+            past,
+            ahead_s=length_s(ahead) if ahead else None,
+            limit=totals(self._source, metric, past) if limit is None else limit,
+            gpus=gpus,
+        )
+
     def events(self, kind: str, window: str = "1h") -> pa.Table:
         """The events of a kind, in order of seq, as an Arrow table; `polars.from_arrow` and `to_pandas` take it."""
         return events_table(self._source, find_kind(kind), self._window(window, self._now()))
@@ -56,6 +154,31 @@ class OpenLedger:
 
     def _window(self, asked: str, now: datetime) -> Window:
         return resolve_window(asked, now=now, time_zone=self._time_zone)
+
+
+def table(found: Any) -> pa.Table:
+    """An answer as an Arrow table, with the rows that its command writes with --csv or --parquet.
+
+    Raises:
+        TypeError: It is no answer of an `OpenLedger`.
+    """
+    from gpuledger import history_answers, output, request_answers
+
+    answers: Mapping[type, Callable[[Any], output.Answer]] = {
+        Trend: output.trend_answer,
+        RequestSummary: request_answers.requests_answer,
+        SlowRequests: request_answers.slow_answer,
+        Diagnosis: request_answers.diagnosis_answer,
+        Anomalies: history_answers.anomalies_answer,
+        Comparison: lambda one: history_answers.comparison_answer(one, top=one.n),
+        Changes: history_answers.changes_answer,
+        Forecast: history_answers.forecast_answer,
+    }
+    if type(found) not in answers:
+        raise TypeError(f"a {type(found).__name__} is no answer of a ledger")
+    answer = answers[type(found)](found)
+    rows = [dict(row) for row in answer.rows]
+    return pa.Table.from_pylist(rows) if rows else pa.table({name: pa.nulls(0) for name in answer.columns})
 
 
 def open_ledger(folder: str | PathLike[str] | None = None, *, time_zone: str | None = None) -> OpenLedger:

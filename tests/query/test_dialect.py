@@ -13,6 +13,8 @@ import pytest
 from query.availability import availability
 from query.capabilities import capabilities
 from query.catalogue import metrics
+from query.changes import find_changes
+from query.comparison import shared_metrics
 from query.diagnosis import diagnose, read_like
 from query.export import export_events
 from query.live import live_state, probe_words
@@ -33,7 +35,7 @@ TEXTS = {entry.name: entry.read_text() for entry in files("query").joinpath("sql
 FRAGMENTS = {
     *("relation", "in_window", "filter", "epoch_us", "bucket", "hours", "p50", "p95", "probe"),  # by the engine
     *("keys", "same_series", "name", "value", "interval", "reasons", "column"),  # names of declared columns
-    *("groups", "spreads", "columns", "expected", "limit", "least", "stride", "top", "seq"),  # of requests
+    *("counts", "groups", "spreads", "columns", "expected", "limit", "least", "stride", "top", "seq"),  # of requests
 }
 NOT_SHARED = {
     r"\bmedian\b": "samples on ClickHouse",
@@ -114,6 +116,8 @@ def asked(tmp_path_factory: pytest.TempPathFactory, machine) -> list[str]:
         diagnose(listening, "12", now=now)
     read_like(listening, window, {"operation": "a", "model": "b", "seq": 1})
     read_surroundings(listening, window, gpus=["GPU-0"], server="a")
+    shared_metrics(listening, window, window, ())
+    find_changes(listening, window)
     live_state(listening, now=now)
     descriptions(listening, "gpu")
     rank_processes(listening, window, gpus=[0], user="a")

@@ -1,0 +1,1 @@
+"""The commands, by topic. What a command needs is imported inside it: `--help` answers in a blink."""
