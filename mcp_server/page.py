@@ -16,8 +16,15 @@ from mcp_server.tools import Desk, ServerSettings, all_tools
 
 EXAMPLE_CALLS: Mapping[str, Mapping[str, Any]] = {
     "check_gpu_availability": {"min_free_memory_gb": 40},
+    "compare_windows": {
+        "window": "30m",
+        "baseline": "2h..90m",
+        "metrics": ["gpu.utilization_percent", "gpu.memory_used_bytes"],
+    },
     "describe_data": {"topic": "metrics", "search": "power limit"},
     "diagnose": {"at": "request-902"},
+    "find_anomalies": {"window": "1h", "metrics": ["gpu.temperature_celsius"]},
+    "forecast": {"metric": "gpu.memory_used_bytes", "window": "3h", "gpu": [0], "threshold": "100GiB"},
     "get_system_health": {},
     "list_events": {"window": "2h"},
     "live_state": {},

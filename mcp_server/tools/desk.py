@@ -31,10 +31,10 @@ _OF_A_MODEL = {
 }
 """What a person does on a terminal, as a model does it."""
 
-WindowText = Annotated[str, Field(description="15m, 'yesterday 9-17', 'since 14:30', A..B")]
+WindowText = Annotated[str, Field(description="15m, 'yesterday 9-17', A..B")]
 Gpus = list[int] | None
-Zone = Annotated[str | None, Field(description="IANA zone")]
-Detail = Annotated[Literal["concise", "full"], Field(description="full: every column, longer")]
+Zone = str | None
+Detail = Literal["concise", "full"]
 
 
 @dataclass(frozen=True, slots=True)
