@@ -12,6 +12,7 @@ from query.catalogue import metrics
 from query.errors import (
     GroupingError,
     LengthError,
+    QuantityError,
     SqlFailedError,
     SqlRefusedError,
     UnknownEventTypeError,
@@ -151,7 +152,11 @@ def _sql(name: str, arguments: dict[str, Any], error: GpuledgerError) -> Call:
 
 
 def _length(name: str, arguments: dict[str, Any], _: GpuledgerError) -> Call:
-    return name, arguments | {"threshold": "2s"}
+    return name, arguments | ({"ahead": "1d"} if "ahead" in arguments else {"threshold": "2s"})
+
+
+def _quantity(name: str, arguments: dict[str, Any], _: GpuledgerError) -> Call:
+    return name, {key: value for key, value in arguments.items() if key != "threshold"}
 
 
 def _grouping(name: str, arguments: dict[str, Any], _: GpuledgerError) -> Call:
@@ -171,6 +176,7 @@ _REPAIRS: Mapping[type[GpuledgerError], Callable[[str, dict[str, Any], Gpuledger
     SqlRefusedError: _sql,
     SqlFailedError: _sql,
     LengthError: _length,
+    QuantityError: _quantity,
     GroupingError: _grouping,
     NoDataError: _no_data,
 }

@@ -42,6 +42,7 @@ from store.events import KINDS
 
 LIVE_URI = "telemetry://live"
 PUBLISHED_EVERY_S = 2.0
+UTILIZATION = "gpu.utilization_percent"
 _NVLINK = ("gpu_index", "link", "active", "version", "remote_kind", "remote_pci_bus_id", "speed_bytes_per_second")
 _GPU_MEMORY = ("gpu_index", "memory_kind", "memory_total_bytes", "memory_used_bytes", "memory_available_bytes")
 
@@ -198,7 +199,7 @@ class Resources:
     def _capabilities(self) -> Any:
         zone = zone_info(self._desk.settings.time_zone)
         with self._desk.source.reader() as reader:
-            window = extent_answer(reader.extents(), zone)
+            window = extent_answer(reader.extents(), self._now())
         return capabilities_answer(capabilities(self._desk.source), zone, window)
 
     def _health(self) -> Any:
@@ -223,7 +224,7 @@ class Resources:
         live = live_answer(live_state(self._desk.source, now=self._now(), gpus=[index]), "full")
         return {"described": described, "now": _plain(live)}
 
-    def gpu_history(self, index: int, metric: str = "gpu.utilization_percent", window: str = "1h") -> Any:
+    def gpu_history(self, index: int, metric: str = UTILIZATION, window: str = "1h") -> Any:
         """How a metric of one GPU went."""
         now = self._now()
         found = trend(self._desk.source, metric, self._desk.window(window, None, now), now=now, gpus=[index])
@@ -234,6 +235,15 @@ class Resources:
         """Why one request took as long as it did."""
         now = self._now()
         return diagnosis_answer(diagnose(self._desk.source, request, now=now), now)
+
+    def templates(self) -> Mapping[str, Callable[..., Any]]:
+        """What answers for which addresses with places in them."""
+        return {
+            "telemetry://schema/{table}": self.table,
+            "telemetry://gpu/{index}": self.gpu,
+            "telemetry://gpu/{index}/history{?metric,window}": self.gpu_history,
+            "telemetry://request/{request}": self.request,
+        }
 
     def newest_sample(self) -> object:
         """Something that differs when there is a newer sample."""
@@ -258,19 +268,17 @@ def add_resources(server: MCPServer[Any], resources: Resources) -> None:
                     fn=_as_json(readable.read),
                 )
             )
-    templates: Mapping[str, Callable[..., Any]] = {
-        "telemetry://schema/{table}": lambda table: _text(resources.table, table),
-        "telemetry://gpu/{index}": lambda index: _text(resources.gpu, _index(index)),
-        "telemetry://gpu/{index}/history{?metric,window}": (
-            lambda index, metric="gpu.utilization_percent", window="1h": _text(
-                resources.gpu_history, _index(index), metric, window
-            )
-        ),
-        "telemetry://request/{request}": lambda request: _text(resources.request, request),
+    schema, gpu, history, request = resources.templates().items()
+    reads: Mapping[str, Callable[..., str]] = {
+        schema[0]: lambda table: _text(schema[1], table),
+        gpu[0]: lambda index: _text(gpu[1], _index(index)),
+        history[0]: lambda index, metric=UTILIZATION, window="1h": _text(history[1], _index(index), metric, window),
+        request[0]: lambda request: _text(resources.request, request),
     }
-    asked = (resources.table, resources.gpu, resources.gpu_history, resources.request)
-    for (uri, read), told in zip(templates.items(), asked, strict=True):
-        server.resource(uri, name=told.__name__, description=told.__doc__, mime_type="application/json")(read)
+    for uri, function in resources.templates().items():
+        server.resource(uri, name=function.__name__, description=function.__doc__, mime_type="application/json")(
+            reads[uri]
+        )
 
 
 def _index(text: str) -> int:

@@ -1,12 +1,12 @@
 """What the machine is: its GPUs, host, disks, networks and links, as they were last described."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from query.engine import Source, in_window, sql_text
+from query.engine import Source
+from query.newest_rows import NewestQuestion
 from store.events import KINDS
-from store.snapshot import END_OF_TIME_US
 
 LOOK_BACK_S = 600
 _NEVER_TOLD = frozenset(("seq", "boot_id", "capabilities", "absence", "interval_seconds", "counter_epoch"))
@@ -21,24 +21,17 @@ def descriptions(source: Source, subject: str) -> list[Row]:
         source: Where the events are.
         subject: gpu, mig or host.
     """
-    with source.engine(("inventory",)) as engine:
-        text = sql_text("newest_rows").format(
-            relation=engine.relation("inventory"), keys="host, subject, gpu_uuid", in_window=in_window(engine)
-        )
-        rows = engine.query(text, start=0, end=END_OF_TIME_US // 1000).to_pylist()
+    columns = tuple(KINDS["inventory"].by_name)
+    rows = source.newest(NewestQuestion("inventory", columns, ("host", "subject", "gpu_uuid")))
     found = [row for row in rows if row["subject"] == subject]
     return [_told(row) for row in sorted(found, key=lambda row: (row["gpu_index"] is None, row["gpu_index"]))]
 
 
 def newest(source: Source, kind: str, *, now: datetime) -> list[Row]:
     """The newest row of each series of a kind in the last ten minutes, without what is not known."""
-    end_us = round(now.timestamp() * 1e6) + 1
-    start_us = end_us - LOOK_BACK_S * 1_000_000
-    with source.engine((kind,), start_us=start_us, end_us=end_us) as engine:
-        text = sql_text("newest_rows").format(
-            relation=engine.relation(kind), keys=", ".join(("host", *KINDS[kind].series)), in_window=in_window(engine)
-        )
-        rows: Sequence[Row] = engine.query(text, start=start_us, end=end_us).to_pylist()
+    start_us = round(now.timestamp() * 1e6) - LOOK_BACK_S * 1_000_000
+    columns = tuple(KINDS[kind].by_name)
+    rows = source.newest(NewestQuestion(kind, columns, ("host", *KINDS[kind].series), start_us))
     return [_told(row) for row in rows]
 
 

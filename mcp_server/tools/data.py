@@ -1,8 +1,8 @@
 """The tools about the data itself: what there is, and any question of it in SQL."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 from mcp.types import CallToolResult
@@ -11,13 +11,15 @@ from pydantic import Field
 from mcp_server.answers import SQL_TOKENS_MAX, TOKENS_MAX, Answer, Number, Table, WindowAnswer
 from mcp_server.figures import json_value
 from mcp_server.tools.desk import Desk, Zone
-from query.ad_hoc import SqlResult, run_sql
 from query.capabilities import GpuCapabilities, capabilities
 from query.describe import SQL_EXAMPLES, describe_kind, describe_metrics
 from query.figures import significant
 from query.windows import zone_info
 from store.events import KINDS
 from store.snapshot import KindExtent
+
+if TYPE_CHECKING:
+    from query.ad_hoc import SqlResult
 
 MEANINGS_MAX = 30  # more metrics than that are listed without their meaning
 SQL_ROWS_MAX = 1_000
@@ -54,7 +56,7 @@ class DataTools:
         with self._desk.source.reader() as reader:
             extents = reader.extents()
         zone = zone_info(tz or self._desk.settings.time_zone)
-        window = extent_answer(extents, zone)
+        window = extent_answer(extents, self._desk.now(tz))
         match topic:
             case "table" if table:
                 answer = table_description(table, window)
@@ -79,6 +81,8 @@ class DataTools:
         tz: Zone = None,
     ) -> Annotated[CallToolResult, RunSqlAnswer]:
         """One SELECT over gpu_sample, system_sample, process_sample, request, …; for trends use query_metrics."""
+        from query.ad_hoc import run_sql  # noqa: PLC0415 - DuckDB takes 90 ms, and the first answer is waited for
+
         now = self._desk.now(tz)
         span = self._desk.window(window, tz, now) if window else None
         found = run_sql(
@@ -90,27 +94,26 @@ class DataTools:
             **({"start_us": span.start_us, "end_us": span.end_us} if span else {}),
         )
         with self._desk.source.reader() as reader:
-            looked_at = extent_answer(reader.extents(), zone_info(tz or self._desk.settings.time_zone))
+            looked_at = extent_answer(reader.extents(), now)
         more = "aggregate in the SELECT, or select fewer columns"
         return self._desk.answer(sql_answer(found, looked_at), tokens_max=SQL_TOKENS_MAX, more=more)
 
 
-def extent_answer(extents: Mapping[str, KindExtent], zone: ZoneInfo) -> WindowAnswer:
+def extent_answer(extents: Mapping[str, KindExtent], now: datetime) -> WindowAnswer:
     """All that the ledger holds, as a window."""
-    now = datetime.now(UTC)
     firsts = [one.first_observed_at_us for one in extents.values() if one.first_observed_at_us is not None]
     lasts = [
         one.last_observed_at_us
         for kind, one in extents.items()
         if one.last_observed_at_us is not None and KINDS[kind].expected_every_seconds
     ]
-    begins = datetime.fromtimestamp(min(firsts) / 1e6, zone) if firsts else now.astimezone(zone)
+    begins = datetime.fromtimestamp(min(firsts) / 1e6, now.tzinfo) if firsts else now
     age_s = max(0.0, now.timestamp() - max(lasts) / 1e6) if lasts else None
     return WindowAnswer.model_validate(
         {
             "from": begins.isoformat(timespec="seconds"),
-            "to": now.astimezone(zone).isoformat(timespec="seconds"),
-            "tz": zone.key,
+            "to": now.isoformat(timespec="seconds"),
+            "tz": str(now.tzinfo),
             "coverage": None,
             "age_s": significant(age_s),
         }
@@ -205,7 +208,7 @@ def capabilities_answer(found: Sequence[GpuCapabilities], zone: ZoneInfo, window
     )
 
 
-def sql_answer(found: SqlResult, window: WindowAnswer) -> RunSqlAnswer:
+def sql_answer(found: "SqlResult", window: WindowAnswer) -> RunSqlAnswer:
     """Rows of a query."""
     columns = [column.to_pylist() for column in found.table.columns]  # by position: names may stand twice
     rows = [[json_value(value) for value in values] for values in zip(*columns, strict=True)]

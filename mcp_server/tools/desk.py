@@ -5,7 +5,7 @@ import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,10 +31,10 @@ _OF_A_MODEL = {
 }
 """What a person does on a terminal, as a model does it."""
 
-WindowText = Annotated[str, Field(description="15m, 'yesterday 9-17', 'since 14:30', A..B")]
+WindowText = Annotated[str, Field(description="15m, 'yesterday 9-17', A..B")]
 Gpus = list[int] | None
-Zone = Annotated[str | None, Field(description="IANA zone")]
-Detail = Annotated[Literal["concise", "full"], Field(description="full: every column, longer")]
+Zone = str | None
+Detail = Literal["concise", "full"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +57,20 @@ class ServerSettings:
 
 
 class Desk:
-    """One ledger to ask, for any number of tools and resources."""
+    """One ledger to ask, for any number of tools and resources.
 
-    def __init__(self, settings: ServerSettings) -> None:
+    Args:
+        settings: Which ledger, and how questions are read and bounded.
+        clock: Gives the time of a question, UTC.
+    """
+
+    def __init__(self, settings: ServerSettings, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self.settings = settings
+        self._clock = clock
         self.source = LocalSource(settings.folder)
 
     def now(self, tz: str | None = None) -> datetime:
-        return datetime.now(zone_info(tz or self.settings.time_zone))
+        return self._clock().astimezone(zone_info(tz or self.settings.time_zone))
 
     def window(self, asked: str, tz: str | None, now: datetime) -> Window:
         return resolve_window(asked, now=now, time_zone=tz or self.settings.time_zone)

@@ -29,6 +29,7 @@ _GPU_CONCISE = (
 _GPU_FULL = tuple(name for name in GPU_COLUMNS if name != "clock_event_reasons_bitmask")
 _HOST_CONCISE = ("cpu_utilization_percent", "load_1m_count", "memory_used_bytes", "memory_total_bytes")
 GIB = 2.0**30
+HELD_NAMED_MAX = 2  # more than that stand in their cells
 
 
 class LiveStateAnswer(Answer):
@@ -123,11 +124,11 @@ def _live_summary(state: LiveState) -> str:
     words = [f"{len(state.gpus)} GPU{'' if len(state.gpus) == 1 else 's'}"]
     if busy:
         words.append(f"mean utilization {significant(sum(busy) / len(busy))} %")
-    words += [
-        f"GPU {gpu.index} held by {', '.join(gpu.clock_event_reasons)}"
-        for gpu in state.gpus
-        if set(gpu.clock_event_reasons) - {"gpu_idle"}
-    ]
+    held = [gpu for gpu in state.gpus if set(gpu.clock_event_reasons) - {"gpu_idle"}]
+    if len(held) > HELD_NAMED_MAX:
+        words.append(f"clocks of {len(held)} GPUs held down")
+    else:
+        words += [f"GPU {gpu.index} held by {', '.join(gpu.clock_event_reasons)}" for gpu in held]
     words += [f"CPU {spelled(host.values['cpu_utilization_percent'], '%')}" for host in state.hosts]
     return "; ".join(words) + "."
 

@@ -232,6 +232,17 @@ class Planted:
 
 
 @pytest.fixture(scope="session")
+def plant():
+    """Writes the planted ledger into a folder, as if it ended at a time."""
+
+    def planted_in(folder: Path, end_us: int) -> Path:
+        Planted(folder, end_us).write()
+        return folder
+
+    return planted_in
+
+
+@pytest.fixture(scope="session")
 def planted(tmp_path_factory) -> ServerSettings:
     """See `Planted`; not to be written to."""
     folder = tmp_path_factory.mktemp("planted") / "ledger"

@@ -79,6 +79,12 @@ QUESTIONS = [
     ("Slow requests of another model?", "slow_requests", {"window": "2h", "model": "qwen"}, [["no request was recorded in that time"]], CONCISE),
     ("Why was that one slow?", "diagnose", {"at": "request-902"}, [["queueing", "it waited 7 s"]], FULL),
     ("Was that one slow at all?", "diagnose", {"at": "request-100"}, [["slow", "false"]], FULL),
+    # what differs, what is unusual, where it goes
+    ("Does GPU 0 hold more than two hours ago?", "compare_windows", {"window": "30m", "baseline": "2h..90m", "metrics": ["gpu.memory_used_bytes"]}, [["gpu.memory_used_bytes", "0", "1", "not certain"], ["0 of 2 series differ"]], CONCISE),
+    ("Was the last hour unusual?", "find_anomalies", {"window": "1h"}, [["0 anomalies"]], CONCISE),
+    ("Will GPU 0's memory fill up?", "forecast", {"metric": "gpu.memory_used_bytes", "window": "3h", "gpu": [0]}, [["0", "rises"]], CONCISE),
+    ("When does it reach 45 GiB?", "forecast", {"metric": "gpu.memory_used_bytes", "window": "3h", "gpu": [0], "threshold": "45GiB"}, [["0", "is met about"]], CONCISE),
+    ("Where does GPU 1's power go?", "forecast", {"metric": "gpu.power_watts", "window": "3h", "gpu": [1]}, [["1", "no trend"]], CONCISE),
     # the data
     ("What is recorded?", "describe_data", {}, [["gpu_sample"], ["request", "183"]], FULL),
     ("What can I ask about power?", "describe_data", {"topic": "metrics", "search": "power"}, [[POWER, "W"]], FULL),

@@ -81,6 +81,13 @@ WRONG_CALLS = [
     ("run_sql", {"sql": "select 1; select 2"}, "This is 2 statements"),
     ("run_sql", {"sql": "selct * from gpu_sample"}, "The SQL cannot be parsed"),
     ("run_sql", {"sql": "select * from read_csv('/etc/passwd')"}, "read_csv"),
+    # the past
+    ("forecast", {"metric": "gpu.power_wats", "window": "10m"}, "did you mean 'gpu.power_watts'?"),
+    ("forecast", {"metric": "gpu.power_watts", "window": "10m", "threshold": "hot"}, "'hot' is no value"),
+    ("forecast", {"metric": "gpu.power_watts", "window": "10m", "ahead": "soon"}, "'soon' is no length of time"),
+    ("compare_windows", {"window": "2m", "baseline": "befor"}, "Window 'befor'"),
+    ("compare_windows", {"window": "2m", "reference": "5m..2m"}, "compare_windows has no parameter 'reference'"),
+    ("find_anomalies", {"window": "5m", "sensitivity": 3}, "find_anomalies has no parameter 'sensitivity'"),
     # requests
     ("slow_requests", {"threshold": "soon"}, "'soon' is no length of time"),
     ("slow_requests", {"threshold": "2s", "excess": True}, "Requests are slow by one rule"),

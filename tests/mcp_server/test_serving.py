@@ -41,7 +41,8 @@ def test_a_client_over_stdio_is_answered_and_each_call_is_recorded(own_ledger, t
             return tools, live, trend, wrong
 
     tools, live, trend, wrong = anyio.run(converse)
-    assert tools == ["describe_data", "live_state", "query_metrics", "run_sql"]
+    assert tools == sorted(tools)
+    assert {"live_state", "query_metrics", "run_sql"} <= set(tools)
     assert (live.is_error, trend.is_error, wrong.is_error) == (False, False, True)
     assert [row[2] for row in trend.structured_content["stats"]["rows"]] == ["0", "1"]
     rows = requests_of(own_ledger)

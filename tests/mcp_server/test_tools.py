@@ -16,8 +16,11 @@ from store.ledger import Ledger
 
 TOOLS = [
     "check_gpu_availability",
+    "compare_windows",
     "describe_data",
     "diagnose",
+    "find_anomalies",
+    "forecast",
     "get_system_health",
     "list_events",
     "live_state",
@@ -81,6 +84,9 @@ CALLS = [
     ("check_gpu_availability", {"min_free_memory_gb": 20, "count": 2}),
     ("get_system_health", {}),
     ("list_events", {}),
+    ("compare_windows", {"window": "4m", "baseline": "8m..4m"}),
+    ("find_anomalies", {"window": "5m"}),
+    ("forecast", {"metric": "gpu.power_watts", "window": "10m", "detail": "full"}),
     ("slow_requests", {}),
     ("top_processes", {"window": "1h", "detail": "full"}),
 ]
