@@ -1,6 +1,7 @@
 """The chart, drawn and clicked in Chromium: the official host bridge around it, the real server behind it."""
 
 import asyncio
+import os
 import re
 import shutil
 from contextlib import asynccontextmanager
@@ -23,10 +24,11 @@ ASKED = {"metrics": ["gpu.utilization_percent", "gpu.power_watts"], "window": "1
 def host_script(npm, tmp_path_factory, pytestconfig):
     """The host's side, bundled."""
     tools = pytestconfig.pluginmanager.get_plugin("npm_tools")
-    source = npm.parent / "chart_host.js"  # beside the packages, where their names are resolved
+    source = npm.parent / f"chart_host-{os.getpid()}.js"  # beside the packages, where their names are resolved
     source.write_text(Path(__file__).with_name("chart_host.js").read_text())
     bundle = tmp_path_factory.mktemp("host") / "host.js"
     tools.run(tools.NODE, npm / "rolldown/bin/cli.mjs", source, "--file", bundle, "--format", "iife")
+    source.unlink()
     return bundle.read_text()
 
 
