@@ -2,6 +2,7 @@
 
 import signal
 import socket
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -12,6 +13,7 @@ from starlette.types import ASGIApp
 
 from collector.request_log import RequestLog
 from mcp_server.http_face import HEALTH_PATH, HttpFace, HttpSettings
+from mcp_server.impatience import ImpatientProtocol
 from mcp_server.oauth import IssuerTokens
 from mcp_server.server import make_server
 from mcp_server.tools import ServerSettings
@@ -50,7 +52,14 @@ def serve_http(settings: ServerSettings, http: HttpSettings, listener: socket.so
     log = _request_log(settings)
     app = http_app(settings, http, log, port=listener.getsockname()[1], token=token)
     server = uvicorn.Server(
-        uvicorn.Config(app, log_level="warning", access_log=False, ws="none", limit_concurrency=CONNECTIONS_MAX)
+        uvicorn.Config(
+            app,
+            http=partial(ImpatientProtocol, limit_s=http.body_time_limit_s),  # type: ignore[arg-type] # it is called
+            log_level="warning",
+            access_log=False,
+            ws="none",
+            limit_concurrency=CONNECTIONS_MAX,
+        )
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn ends on these by itself, then raises them again for whoever started it: nobody here.

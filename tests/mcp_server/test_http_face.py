@@ -133,12 +133,18 @@ def test_a_request_that_does_not_arrive_is_given_up(server):
     assert (status, answer["error"]) == (408, "the request had not arrived after 0.5 s: see mcp.body_time_limit_s")
 
 
-def test_a_peer_that_sends_half_a_head_does_not_hold_the_server(server):
-    beginnings = [server.opened(b"POST /mcp HTTP/1.1\r\nHost: ") for _ in range(20)]
+def test_a_peer_that_sends_half_a_head_is_let_go(server):
+    assert server.said(b"POST /mcp HTTP/1.1\r\nHost: ") == b""
+    assert server.said(b"") == b""
+
+
+def test_peers_that_say_nothing_do_not_keep_others_out(server):
+    silent = [server.opened(b"GET /") for _ in range(300)]
     try:
+        assert {one.recv(1) for one in silent} == {b""}  # each is let go
         assert asked(server, "GET", "/healthz", b"")[0] == 200
     finally:
-        for one in beginnings:
+        for one in silent:
             one.close()
 
 
