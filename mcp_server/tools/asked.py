@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mcp.types import CallToolResult
 from pydantic import Field
@@ -11,11 +11,12 @@ from mcp_server.answers import Answer, Number, Table, call_text, window_answer
 from mcp_server.figures import figure
 from mcp_server.names import clean
 from mcp_server.tools.desk import Desk, Detail, WindowText, Zone
-from query.diagnosis import Diagnosis, diagnose
 from query.figures import significant
-from query.requests import RequestFilter
-from query.slow import SlowRequest, SlowRequests, slow_requests, slow_rule
 from query.windows import Window
+
+if TYPE_CHECKING:
+    from query.diagnosis import Cause, Diagnosis
+    from query.slow import SlowRequest, SlowRequests
 
 Percentile = Literal[50, 90, 95, 99]
 
@@ -56,6 +57,9 @@ class RequestTools:
         tz: Zone = None,
     ) -> Annotated[CallToolResult, SlowRequestsAnswer]:
         """The slowest requests of a window by one rule, and from when on one is slow. For why, diagnose one."""
+        from query.requests import RequestFilter  # noqa: PLC0415 - these take 0.1 s: not of every start
+        from query.slow import slow_requests, slow_rule  # noqa: PLC0415 - as above
+
         now = self._desk.now(tz)
         span = self._desk.window(window, tz, now)
         rule = slow_rule(threshold=threshold, percentile=percentile, excess=excess)
@@ -70,11 +74,13 @@ class RequestTools:
         tz: Zone = None,
     ) -> Annotated[CallToolResult, DiagnoseAnswer]:
         """Why a request was slow: what stood out against fast requests like it, with evidence for and against."""
+        from query.diagnosis import diagnose  # noqa: PLC0415 - as above
+
         now = self._desk.now(tz)
         return self._desk.answer(diagnosis_answer(diagnose(self._desk.source, at, now=now), now), detail="full")
 
 
-def slow_answer(found: SlowRequests, now: datetime, detail: str, more: str) -> SlowRequestsAnswer:
+def slow_answer(found: "SlowRequests", now: datetime, detail: str, more: str) -> SlowRequestsAnswer:
     """Slow requests, one row each. Operations and models are data: none is in the summary."""
     extra = ["service", "trace_id", "event_id"] if detail == "full" else []
     newest = max((one.observed_at for one in found.requests), default=None)
@@ -104,7 +110,7 @@ def slow_answer(found: SlowRequests, now: datetime, detail: str, more: str) -> S
     )  # fmt: skip
 
 
-def _slow_row(one: SlowRequest, window: Window, *, with_more: bool) -> list[Any]:
+def _slow_row(one: "SlowRequest", window: Window, *, with_more: bool) -> list[Any]:
     times = (one.duration_seconds, one.expected_seconds, one.queue_seconds, one.time_to_first_token_seconds)
     names = (clean(one.operation, 40), clean(one.model, 60), clean(one.status, 20))
     ended = one.observed_at.astimezone(window.start.tzinfo)
@@ -112,7 +118,7 @@ def _slow_row(one: SlowRequest, window: Window, *, with_more: bool) -> list[Any]
     return [*row, *(clean(name, 60) for name in (one.service, one.trace_id, one.event_id))] if with_more else row
 
 
-def diagnosis_answer(found: Diagnosis, now: datetime) -> DiagnoseAnswer:
+def diagnosis_answer(found: "Diagnosis", now: datetime) -> DiagnoseAnswer:
     """What stood out while a request ran, the largest effect first; the words of a cause may name processes."""
     expected = "" if found.expected_seconds is None else f", {significant(found.expected_seconds)} s is usual"
     start, end = (f"{edge:%Y-%m-%d %H:%M:%S}" for edge in (found.window.start, found.window.end))
@@ -135,7 +141,7 @@ def diagnosis_answer(found: Diagnosis, now: datetime) -> DiagnoseAnswer:
     )
 
 
-def _sides(cause: Any) -> Sequence[Sequence[str]]:
+def _sides(cause: "Cause") -> Sequence[Sequence[str]]:
     return cause.evidence, cause.counter_evidence
 
 
@@ -143,7 +149,7 @@ def _joined(words: Sequence[str]) -> str | None:
     return clean("; ".join(words), 240) if words else None
 
 
-def _verdict(found: Diagnosis) -> str:
+def _verdict(found: "Diagnosis") -> str:
     if found.is_slow is None:
         return "Whether that is slow is not known."
     if not found.is_slow:
