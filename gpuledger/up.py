@@ -65,7 +65,7 @@ def collector_command(settings: Settings) -> list[str]:
         "version": __version__,
         **settings.collector.model_dump(),
         "upkeep": upkeep_settings(settings),
-        "scrape": [one.model_dump() for one in settings.scrape],
+        "scrape": [one.model_dump(mode="json") for one in settings.scrape],
     }
     return [sys.executable, "-P", "-m", "collector", msgspec.json.encode(record).decode()]
 

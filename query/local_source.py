@@ -45,6 +45,10 @@ class LocalSource:
             self._database = self._database or DuckDatabase()
             return self._database
 
+    def times_of(self, kind: str, seq: int) -> tuple[int, int] | None:
+        with self.reader() as reader:
+            return reader.times_of(kind, seq)
+
     def trend(self, question: TrendQuestion) -> TrendReading | None:
         return read_trend(self.folder, self._columns, self._left_out, question)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-PLUGINS = {"fakenvml": "fakenvml/plugin.py"}
+PLUGINS = {"fakenvml": "fakenvml/plugin.py", "scenarios": "../benchmarks/scenarios.py"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
