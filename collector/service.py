@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import uvicorn
@@ -68,6 +69,16 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True):
     read_only_space_bytes: int = SpaceLimits().read_only_bytes
     upkeep: UpkeepSettings = UpkeepSettings()
     scrape: tuple[ScrapeTarget, ...] = ()
+
+    def recorded_by(self) -> dict[str, Any]:
+        """What decides how the recording looks, for its start event; no folder, address or token among it."""
+        retention = {f"retention.{name}": value for name, value in msgspec.to_builtins(self.upkeep.retention).items()}
+        return {
+            "collector.sample_interval_s": self.sample_interval_s,
+            "collector.seal_interval_s": self.seal_interval_s,
+            "collector.source": self.source.partition(":")[0],
+            **retention,
+        }
 
 
 class Sealer:
@@ -220,6 +231,7 @@ def run(settings: CollectorSettings) -> int:
         version=settings.version,
         pid=os.getpid(),
         after_tick=after_tick,
+        settings=settings.recorded_by(),
         space=SpaceWatch(limits, lambda: free_bytes(folder)),
     )
     health = Health(sampler, clock)

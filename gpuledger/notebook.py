@@ -10,20 +10,27 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 
 from gpuledger.settings import load_settings
+from query.activity import Activity, activity
 from query.ad_hoc import run_sql
 from query.anomalies import THRESHOLD, Anomalies, find_anomalies
 from query.catalogue import find_kind
 from query.changes import Changes, change_effects
 from query.comparison import Comparison, compare_windows
-from query.diagnosis import Diagnosis, diagnose
+from query.diagnosis import Diagnosis, WindowDiagnosis, diagnose, diagnose_window
+from query.energy import EnergySummary, energy_of_requests
 from query.export import events_table
 from query.forecast import Forecast, forecast, totals
 from query.history import day_before, usual_metrics
+from query.leaks import MemoryLeaks, memory_leaks
 from query.lengths import length_s, step_s
 from query.local_source import LocalSource
+from query.prices import Prices
 from query.requests import RequestFilter, RequestSummary, summarize_requests
 from query.slow import SlowRequests, slow_requests, slow_rule
+from query.stragglers import Stragglers, stragglers
+from query.throttling import Throttling, throttling
 from query.trends import Trend, trend
+from query.waste import Waste, waste
 from query.windows import Window, host_time_zone, resolve_window
 
 SQL_ROWS_MAX = 10_000_000
@@ -79,6 +86,48 @@ class OpenLedger:
     def diagnose(self, request: int | str) -> Diagnosis:
         """What went on while a request ran, as `gpuledger diagnose` shows it."""
         return diagnose(self._source, str(request), now=self._now())
+
+    def diagnose_window(self, window: str, *, only: RequestFilter | None = None) -> WindowDiagnosis:
+        """What went on in a window, as `gpuledger diagnose --window` shows it."""
+        now = self._now()
+        return diagnose_window(self._source, self._window(window, now), now=now, only=only)
+
+    def energy(
+        self,
+        window: str = "1h",
+        *,
+        by: Sequence[str] = ("operation", "model"),
+        only: RequestFilter | None = None,
+        top: int = 10,
+        prices: Prices | None = None,
+    ) -> EnergySummary:
+        """What requests cost in energy, as `gpuledger energy` shows it."""
+        span = self._window(window, self._now())
+        return energy_of_requests(self._source, span, by=by, only=only, top=top, prices=prices)
+
+    def waste(self, window: str = "24h", *, by: str = "user", prices: Prices | None = None) -> Waste:
+        """GPU-hours that were held and not used, as `gpuledger waste` shows them."""
+        now = self._now()
+        return waste(self._source, self._window(window, now), now=now, by=by, prices=prices)
+
+    def throttling(self, window: str = "1h") -> Throttling:
+        """What held the clocks down, as `gpuledger throttling` shows it."""
+        now = self._now()
+        return throttling(self._source, self._window(window, now), now=now)
+
+    def leaks(self, window: str = "6h") -> MemoryLeaks:
+        """Which process's GPU memory only grows, as `gpuledger leaks` shows it."""
+        now = self._now()
+        return memory_leaks(self._source, self._window(window, now), now=now)
+
+    def stragglers(self, window: str = "1h") -> Stragglers:
+        """Which GPU lags behind its peers, as `gpuledger stragglers` shows it."""
+        now = self._now()
+        return stragglers(self._source, self._window(window, now), now=now)
+
+    def activity(self, window: str = "1h", *, prices: Prices | None = None) -> Activity:
+        """Which GPUs are busy but empty, as `gpuledger activity` shows it."""
+        return activity(self._source, self._window(window, self._now()), prices=prices)
 
     def anomalies(
         self,
@@ -162,13 +211,20 @@ def table(found: Any) -> pa.Table:
     Raises:
         TypeError: It is no answer of an `OpenLedger`.
     """
-    from gpuledger import history_answers, output, request_answers
+    from gpuledger import cost_answers, history_answers, output, request_answers
 
     answers: Mapping[type, Callable[[Any], output.Answer]] = {
         Trend: output.trend_answer,
         RequestSummary: request_answers.requests_answer,
         SlowRequests: request_answers.slow_answer,
         Diagnosis: request_answers.diagnosis_answer,
+        WindowDiagnosis: request_answers.window_diagnosis_answer,
+        EnergySummary: cost_answers.energy_answer,
+        Waste: cost_answers.waste_answer,
+        Throttling: cost_answers.throttling_answer,
+        MemoryLeaks: cost_answers.leaks_answer,
+        Stragglers: cost_answers.stragglers_answer,
+        Activity: cost_answers.activity_answer,
         Anomalies: history_answers.anomalies_answer,
         Comparison: lambda one: history_answers.comparison_answer(one, top=one.n),
         Changes: history_answers.changes_answer,

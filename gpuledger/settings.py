@@ -92,6 +92,15 @@ class McpSection(_Section):
         default="", description="With auth oauth: this server's public URL with /mcp, as `aud` calls it."
     )
     oauth_scopes: tuple[str, ...] = Field(default=(), description="With auth oauth: scopes that a token must have.")
+    allow_export: bool = Field(default=False, description="Whether an agent may write files into export_folder.")
+    export_folder: Path | None = Field(
+        default=None,
+        description="The one folder that an agent's exports go to. Unset: the ledger's, with -exports behind its name.",
+    )
+    export_bytes_max: int = Field(
+        default=1_000_000_000, ge=0, description="Most bytes that all files in export_folder take together."
+    )
+    allow_annotations: bool = Field(default=False, description="Whether an agent may pin notes to times.")
 
 
 class QuerySection(_Section):
@@ -206,6 +215,11 @@ class Settings(BaseSettings):
         description="Inference servers to scrape, one `[[scrape]]` table each with `url`, and where wanted `service`, "
         "`token_file` (a bearer token) and `headers_file` (lines of `Name: value`); in the environment a JSON list.",
     )
+
+    @property
+    def export_folder(self) -> Path:
+        """The folder that an agent's exports go to."""
+        return self.mcp.export_folder or self.data.absolute().with_name(f"{self.data.absolute().name}-exports")
 
     @classmethod
     def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[Any, ...]:

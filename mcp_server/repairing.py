@@ -31,7 +31,6 @@ Call = tuple[str, dict[str, Any]]
 EXAMPLES: Mapping[str, Mapping[str, Any]] = {
     "query_metrics": {"metrics": ["gpu.utilization_percent"]},
     "compare_windows": {"window": "1h"},
-    "diagnose": {"at": "10m"},
     "forecast": {"metric": "gpu.memory_used_bytes"},
     "run_sql": {"sql": "select gpu_index, max(power_watts) as watts from gpu_sample group by gpu_index"},
 }
@@ -160,6 +159,8 @@ def _quantity(name: str, arguments: dict[str, Any], _: GpuledgerError) -> Call:
 
 
 def _grouping(name: str, arguments: dict[str, Any], _: GpuledgerError) -> Call:
+    if name == "diagnose":
+        return name, {"window": arguments.get("window", "1h")}
     return name, {key: value for key, value in arguments.items() if key in ("window", "limit", "tz")}
 
 

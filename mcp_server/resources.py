@@ -28,7 +28,6 @@ from mcp_server.tools.past import events_answer, metrics_answer
 from query.absence import why_no_values
 from query.capabilities import capabilities
 from query.describe import SQL_EXAMPLES, describe_kind, describe_metrics
-from query.diagnosis import diagnose
 from query.health import health
 from query.live import live_state
 from query.machine import descriptions, newest
@@ -233,6 +232,8 @@ class Resources:
 
     def request(self, request: str) -> Any:
         """Why one request took as long as it did."""
+        from query.diagnosis import diagnose  # noqa: PLC0415 - takes 0.1 s: not of every start
+
         now = self._now()
         return diagnosis_answer(diagnose(self._desk.source, request, now=now), now)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -189,15 +190,24 @@ def _of_inventory(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, str]
 
 
 def _of_ledger_events(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, str]]:
-    version: dict[str, str] = {}
+    """Where a recording was started by another program or other settings than the one before."""
+    known: dict[tuple[str, str], Any] = {}
     for row in sorted(rows, key=lambda one: (one["observed_at"], one["seq"])):
-        if row["event"] == "settings_changed":
-            yield _us(row["observed_at"]), row["message"] or "settings of the recorder changed"
-        if row["event"] == "start" and row["gpuledger_version"]:
-            before = version.get(row["host"], row["gpuledger_version"])
-            version[row["host"]] = row["gpuledger_version"]
-            if before != row["gpuledger_version"]:
-                yield _us(row["observed_at"]), f"gpuledger {before} → {row['gpuledger_version']}"
+        if row["event"] != "start":
+            continue
+        told = {"gpuledger": row["gpuledger_version"], **_settings(row["details"])}
+        for name, value in told.items():
+            before = known.get((row["host"], name), value)
+            if value != before:
+                yield _us(row["observed_at"]), f"{name} {before} → {value}"
+        known |= {(row["host"], name): value for name, value in told.items()}
+
+
+def _settings(details: str | None) -> Mapping[str, Any]:
+    """What a recording was started with; nothing where it does not say."""
+    told = msgspec.json.decode(details) if details else {}
+    settings: Mapping[str, Any] = told.get("settings", {})
+    return settings
 
 
 def _of_annotations(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, str]]:

@@ -929,10 +929,10 @@ INVENTORY = Kind(
 LEDGER_EVENT = Kind(
     name="ledger_event",
     version=1,
-    row="the recorder's own life: start, stop, gap, clock step, settings change, quarantine, retention",
+    row="the recorder's own life: start, stop, gap, clock step, quarantine, retention",
     cadence="as it happens",
     fields=(
-        _label("event", "string", "start, stop, gap, clock_step, suspend, probe_status, probe_failed, probe_stalled (a call does not return), probe_resumed (it has returned), probe_replaced (its thread was left behind), paused, resumed, renewed (the collector replaced its own process), settings_changed, quarantine, retention, hold, release, disk_low, disk_full, disk_ok or restored."),
+        _label("event", "string", "start, stop, gap, clock_step, suspend, probe_status, probe_failed, probe_stalled (a call does not return), probe_resumed (it has returned), probe_replaced (its thread was left behind), paused, resumed, renewed (the collector replaced its own process), quarantine, retention, hold, release, disk_low, disk_full, disk_ok or restored."),
         _label("message", "string", "What happened, as a sentence."),
         _label("probe", "string", "The probe it concerns."),
         _label("started_at", "time", "Beginning of the time it covers."),
@@ -941,7 +941,7 @@ LEDGER_EVENT = Kind(
         _gauge("missed_ticks_count", "int64", "Ticks that were not sampled."),
         _label("pid", "int32", "The collector's process."),
         _label("gpuledger_version", "string", "Version of the program."),
-        _label("details", "json", "What else is known of it."),
+        _label("details", "json", "What else is known of it; of a start, the settings in force."),
     ),
 )  # fmt: skip
 

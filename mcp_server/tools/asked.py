@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mcp.types import CallToolResult
 from pydantic import Field
@@ -11,11 +11,14 @@ from mcp_server.answers import Answer, Number, Table, call_text, window_answer
 from mcp_server.figures import figure
 from mcp_server.names import clean
 from mcp_server.tools.desk import Desk, Detail, WindowText, Zone
-from query.diagnosis import Diagnosis, diagnose
+from query.errors import GroupingError
 from query.figures import significant
-from query.requests import RequestFilter
-from query.slow import SlowRequest, SlowRequests, slow_requests, slow_rule
 from query.windows import Window
+
+if TYPE_CHECKING:
+    from query.causes import Cause
+    from query.diagnosis import Diagnosis, Phase, WindowDiagnosis
+    from query.slow import SlowRequest, SlowRequests
 
 Percentile = Literal[50, 90, 95, 99]
 
@@ -28,12 +31,13 @@ class SlowRequestsAnswer(Answer):
 
 
 class DiagnoseAnswer(Answer):
-    """`slow` is null where too few requests are like it to know."""
+    """`slow` is null where too little is like it to know; `phases` says where a request's time went."""
 
     slow: bool | None
-    duration_s: Number
+    duration_s: Number | None
     expected_s: Number | None
     compared_with: int
+    phases: Table
     causes: Table
 
 
@@ -56,6 +60,9 @@ class RequestTools:
         tz: Zone = None,
     ) -> Annotated[CallToolResult, SlowRequestsAnswer]:
         """The slowest requests of a window by one rule, and from when on one is slow. For why, diagnose one."""
+        from query.requests import RequestFilter  # noqa: PLC0415 - these take 0.1 s: not of every start
+        from query.slow import slow_requests, slow_rule  # noqa: PLC0415 - as above
+
         now = self._desk.now(tz)
         span = self._desk.window(window, tz, now)
         rule = slow_rule(threshold=threshold, percentile=percentile, excess=excess)
@@ -66,15 +73,31 @@ class RequestTools:
 
     def diagnose(
         self,
-        at: Annotated[str, Field(description="a request: its number or id in slow_requests, or a trace id")],
+        at: Annotated[
+            str | None, Field(description="a request: its number or id in slow_requests, or a trace id")
+        ] = None,
+        window: Annotated[str | None, Field(description="or all slow requests of a window")] = None,
+        operation: str | None = None,
+        model: str | None = None,
         tz: Zone = None,
     ) -> Annotated[CallToolResult, DiagnoseAnswer]:
-        """Why a request was slow: what stood out against fast requests like it, with evidence for and against."""
+        """Why a request, or a window, was slow: what stood out against fast requests like it, for and against."""
+        from query.diagnosis import diagnose, diagnose_window  # noqa: PLC0415 - as above
+        from query.requests import RequestFilter  # noqa: PLC0415 - as above
+
         now = self._desk.now(tz)
-        return self._desk.answer(diagnosis_answer(diagnose(self._desk.source, at, now=now), now), detail="full")
+        if at is not None and window is None:
+            answer = diagnosis_answer(diagnose(self._desk.source, at, now=now), now)
+        elif window is not None and at is None:
+            only = RequestFilter(operation=operation, model=model)
+            span = self._desk.window(window, tz, now)
+            answer = window_diagnosis_answer(diagnose_window(self._desk.source, span, now=now, only=only), now)
+        else:
+            raise GroupingError("One thing is diagnosed at a time", "give at, a request, or window")
+        return self._desk.answer(answer, detail="full")
 
 
-def slow_answer(found: SlowRequests, now: datetime, detail: str, more: str) -> SlowRequestsAnswer:
+def slow_answer(found: "SlowRequests", now: datetime, detail: str, more: str) -> SlowRequestsAnswer:
     """Slow requests, one row each. Operations and models are data: none is in the summary."""
     extra = ["service", "trace_id", "event_id"] if detail == "full" else []
     newest = max((one.observed_at for one in found.requests), default=None)
@@ -104,7 +127,7 @@ def slow_answer(found: SlowRequests, now: datetime, detail: str, more: str) -> S
     )  # fmt: skip
 
 
-def _slow_row(one: SlowRequest, window: Window, *, with_more: bool) -> list[Any]:
+def _slow_row(one: "SlowRequest", window: Window, *, with_more: bool) -> list[Any]:
     times = (one.duration_seconds, one.expected_seconds, one.queue_seconds, one.time_to_first_token_seconds)
     names = (clean(one.operation, 40), clean(one.model, 60), clean(one.status, 20))
     ended = one.observed_at.astimezone(window.start.tzinfo)
@@ -112,10 +135,9 @@ def _slow_row(one: SlowRequest, window: Window, *, with_more: bool) -> list[Any]
     return [*row, *(clean(name, 60) for name in (one.service, one.trace_id, one.event_id))] if with_more else row
 
 
-def diagnosis_answer(found: Diagnosis, now: datetime) -> DiagnoseAnswer:
+def diagnosis_answer(found: "Diagnosis", now: datetime) -> DiagnoseAnswer:
     """What stood out while a request ran, the largest effect first; the words of a cause may name processes."""
     expected = "" if found.expected_seconds is None else f", {significant(found.expected_seconds)} s is usual"
-    start, end = (f"{edge:%Y-%m-%d %H:%M:%S}" for edge in (found.window.start, found.window.end))
     return DiagnoseAnswer(
         summary=f"It took {significant(found.duration_seconds)} s{expected}. {_verdict(found)}",
         window=window_answer(found.window, found.coverage, (now - found.window.end).total_seconds()),
@@ -123,19 +145,49 @@ def diagnosis_answer(found: Diagnosis, now: datetime) -> DiagnoseAnswer:
         duration_s=significant(found.duration_seconds) or 0,
         expected_s=significant(found.expected_seconds),
         compared_with=found.n,
-        causes=Table(
-            columns=["cause", "effect_s", "what", "for", "against"],
-            rows=[
-                [one.name, significant(one.effect_seconds), clean(one.sentence, 240), *map(_joined, _sides(one))]
-                for one in found.causes
-            ],
-        ),
+        phases=_phases(found.phases),
+        causes=_causes(found.causes),
         notes=[found.method, *found.limits],
-        next=[call_text("list_events", {"window": f"{start}..{end}"})],
+        next=[call_text("list_events", {"window": _clock_window(found.window)})],
     )
 
 
-def _sides(cause: Any) -> Sequence[Sequence[str]]:
+def window_diagnosis_answer(found: "WindowDiagnosis", now: datetime) -> DiagnoseAnswer:
+    """What stood out in a window; effects are sums over its slow requests."""
+    ratio = significant(found.slowdown_ratio)
+    words = "" if ratio is None else f", together {ratio} times what was expected"
+    return DiagnoseAnswer(
+        summary=f"{found.slow_count} of {found.request_count} requests were slow{words}. {_verdict(found)}",
+        window=window_answer(found.window, found.coverage, (now - found.window.end).total_seconds()),
+        slow=found.is_slow,
+        duration_s=None,
+        expected_s=None,
+        compared_with=found.n,
+        phases=_phases(()),
+        causes=_causes(found.causes),
+        notes=[found.method, *found.limits],
+        next=[call_text("list_events", {"window": _clock_window(found.window)})],
+    )
+
+
+def _clock_window(window: Window) -> str:
+    return "..".join(f"{edge:%Y-%m-%d %H:%M:%S}" for edge in (window.start, window.end))
+
+
+def _phases(phases: Sequence["Phase"]) -> Table:
+    rows = [[one.name, significant(one.seconds), significant(one.usual_seconds)] for one in phases]
+    return Table(columns=["phase", "took_s", "usual_s"], rows=rows)
+
+
+def _causes(causes: Sequence["Cause"]) -> Table:
+    rows = [
+        [one.name, significant(one.effect_seconds), clean(one.sentence, 240), *map(_joined, _sides(one))]
+        for one in causes
+    ]
+    return Table(columns=["cause", "effect_s", "what", "for", "against"], rows=rows)
+
+
+def _sides(cause: "Cause") -> Sequence[Sequence[str]]:
     return cause.evidence, cause.counter_evidence
 
 
@@ -143,7 +195,7 @@ def _joined(words: Sequence[str]) -> str | None:
     return clean("; ".join(words), 240) if words else None
 
 
-def _verdict(found: Diagnosis) -> str:
+def _verdict(found: "Diagnosis | WindowDiagnosis") -> str:
     if found.is_slow is None:
         return "Whether that is slow is not known."
     if not found.is_slow:

@@ -16,7 +16,7 @@ from query.describe import SQL_EXAMPLES, describe_kind, describe_metrics
 from query.figures import significant
 from query.windows import zone_info
 from store.events import KINDS
-from store.snapshot import KindExtent
+from store.snapshot import END_OF_TIME_US, KindExtent
 
 if TYPE_CHECKING:
     from query.ad_hoc import SqlResult
@@ -91,7 +91,8 @@ class DataTools:
             rows_max=min(max_rows, self._desk.settings.sql_rows_max),
             time_limit_s=self._desk.settings.sql_time_limit_s,
             time_zone=zone_info(tz or self._desk.settings.time_zone).key,
-            **({"start_us": span.start_us, "end_us": span.end_us} if span else {}),
+            start_us=span.start_us if span else 0,
+            end_us=span.end_us if span else END_OF_TIME_US,
         )
         with self._desk.source.reader() as reader:
             looked_at = extent_answer(reader.extents(), now)

@@ -209,7 +209,8 @@ def forecast_answer(found: "Forecast", now: datetime, detail: str) -> ForecastAn
 
 def _forecast_row(one: "SeriesForecast", unit: str) -> list[Any]:
     end = one.points[-1] if one.points else None
-    figures = (one.slope_per_day, end and end.value, end and end.low, end and end.high, one.mase, one.held)
+    last = (end.value, end.low, end.high) if end else (None, None, None)
+    figures = (one.slope_per_day, *last, one.mase, one.held)
     stride = max(1, len(one.points) // SPARK_POINTS)
     spark = sparkline([point.value for point in one.points[::stride]], unit)
     return [_label(one), one.verdict, *map(significant, figures), one.limit.words if one.limit else None, spark or None]

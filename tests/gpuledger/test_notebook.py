@@ -41,6 +41,25 @@ def test_every_analysis_has_its_method_and_its_rows_as_an_arrow_table(past):
     assert (diagnosis.duration_seconds, product.table(diagnosis).num_rows) == (1.0, 0)
 
 
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda ledger: ledger.diagnose_window("30m"),
+        lambda ledger: ledger.energy("1h", by=()),
+        lambda ledger: ledger.waste("1h", by="process"),
+        lambda ledger: ledger.throttling("1h"),
+        lambda ledger: ledger.leaks("1h"),
+        lambda ledger: ledger.stragglers("1h"),
+        lambda ledger: ledger.activity("1h"),
+    ],
+)
+def test_what_gpus_cost_and_lose_says_its_window_and_comes_as_a_table(past, ask):
+    answer = ask(product.open(past.data, time_zone="UTC"))
+    assert answer.window.seconds in (1800, 3600)
+    assert 0 <= answer.coverage <= 1
+    assert product.table(answer).column_names
+
+
 def test_what_is_no_answer_is_no_table():
     with pytest.raises(TypeError, match="a list is no answer of a ledger"):
         product.table([])

@@ -79,6 +79,7 @@ QUESTIONS = [
     ("Slow requests of another model?", "slow_requests", {"window": "2h", "model": "qwen"}, [["no request was recorded in that time"]], CONCISE),
     ("Why was that one slow?", "diagnose", {"at": "request-902"}, [["queueing", "it waited 7 s"]], FULL),
     ("Was that one slow at all?", "diagnose", {"at": "request-100"}, [["slow", "false"]], FULL),
+    ("Why was it slow in the last 20 minutes?", "diagnose", {"window": "20m"}, [["requests were slow"], ["queueing", "it waited"]], FULL),
     # what differs, what is unusual, where it goes
     ("Does GPU 0 hold more than two hours ago?", "compare_windows", {"window": "30m", "baseline": "2h..90m", "metrics": ["gpu.memory_used_bytes"]}, [["gpu.memory_used_bytes", "0", "1", "not certain"], ["0 of 2 series differ"]], CONCISE),
     ("Was the last hour unusual?", "find_anomalies", {"window": "1h"}, [["0 anomalies"]], CONCISE),

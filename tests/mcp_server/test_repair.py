@@ -64,6 +64,7 @@ WRONG_CALLS = [
     ("list_events", {"types": ["xids"]}, "There is no type of event 'xids': did you mean 'xid'?"),
     ("list_events", {"types": ["oom"]}, "There is no type of event 'oom'"),
     ("diagnose", {"at": "no-such-request"}, "There is no request 'no-such-request'"),
+    ("diagnose", {}, "One thing is diagnosed at a time"),
     # windows
     ("query_metrics", {"metrics": POWER, "window": "1M"}, "Window '1M' can be read in two ways"),
     ("query_metrics", {"metrics": POWER, "window": "lst hour"}, "did you mean 'last hour'?"),

@@ -83,18 +83,22 @@ def test_without_a_day_before_the_hours_right_before_are_compared_and_that_is_sa
     assert any("they are not the same hours" in limit for limit in found.limits)
 
 
+def by(interval_s):
+    return {"settings": {"collector.sample_interval_s": interval_s}}
+
+
 def test_no_time_reaches_over_another_change(book):
     book.record(watts(book, 0, 4 * HOUR_S, lambda _: 1.0))
     notes = [book.event("annotation", hour * HOUR_S, text=f"note {hour}") for hour in (1, 2, 3)]
     versions = [
         book.event("ledger_event", 0, event="start", gpuledger_version="0.1"),
-        book.event("ledger_event", 2 * HOUR_S + 60, event="start", gpuledger_version="0.2"),
-        book.event("ledger_event", 3 * HOUR_S + 1200, event="settings_changed", message="sampling every 5 s"),
+        book.event("ledger_event", 2 * HOUR_S + 60, event="start", gpuledger_version="0.2", details=by(1.0)),
+        book.event("ledger_event", 3 * HOUR_S + 1200, event="start", gpuledger_version="0.2", details=by(5.0)),
     ]
     book.append([*notes, *versions])
     found = ask(book, 4 * HOUR_S)
     assert [one.change.what for one in found.effects] == [
-        ("sampling every 5 s",),
+        ("collector.sample_interval_s 1.0 → 5.0",),
         ("note: note 3",),
         ("note: note 2", "gpuledger 0.1 → 0.2"),
         ("note: note 1",),
