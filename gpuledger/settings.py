@@ -63,12 +63,35 @@ class CollectorSection(_Section):
 
 
 class McpSection(_Section):
-    """Where the MCP server listens when it serves HTTP."""
+    """Where the MCP server listens when it serves HTTP, and whom it answers there."""
 
     host: str = Field(default="127.0.0.1", description="Address of the MCP server over HTTP.")
     port: int = Field(
         default=9466, ge=0, le=65535, description="Port of the MCP server over HTTP; 0 takes any free one."
     )
+    auth: Literal["token", "oauth", "none"] = Field(
+        default="token",
+        description="What clients must show: token, the content of mcp.token in the ledger's folder; "
+        "oauth, a token of the issuer; none, nothing, which is refused on a public address.",
+    )
+    allowed_hosts: tuple[str, ...] = Field(
+        default=(),
+        description="What clients may send as Host, each exactly, with its port; "
+        "where empty, what follows from the address.",
+    )
+    allowed_origins: tuple[str, ...] = Field(
+        default=(), description="From which pages a browser may ask, each exactly; where empty, from this server's own."
+    )
+    body_bytes_max: int = Field(default=1_000_000, ge=1_000, le=64_000_000, description="Longest request over HTTP.")
+    body_time_limit_s: float = Field(
+        default=10.0, gt=0, le=600, description="Seconds within which a request must have arrived."
+    )
+    insecure: bool = Field(default=False, description="Answer everybody on a public address with auth none.")
+    oauth_issuer: str = Field(default="", description="With auth oauth: whose tokens are taken, as `iss` calls it.")
+    oauth_audience: str = Field(
+        default="", description="With auth oauth: this server's public URL with /mcp, as `aud` calls it."
+    )
+    oauth_scopes: tuple[str, ...] = Field(default=(), description="With auth oauth: scopes that a token must have.")
     allow_export: bool = Field(default=False, description="Whether an agent may write files into export_folder.")
     export_folder: Path | None = Field(
         default=None,

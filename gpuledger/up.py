@@ -87,14 +87,15 @@ def upkeep_settings(settings: Settings) -> UpkeepSettings:
     )
 
 
-def mcp_http_command(settings: Settings) -> list[str]:
-    """The command line of an MCP server over HTTP with these settings."""
+def mcp_http_command(settings: Settings, config: Path | None = None) -> list[str]:
+    """The command line of an MCP server over HTTP with these settings; `config` is the file they were read from."""
     return [
         sys.executable, "-P", "-m", "gpuledger", "mcp", "--http",
         "--data", str(settings.data.absolute()),
         "--host", settings.mcp.host,
         "--port", str(settings.mcp.port),
         "--log-level", settings.log_level,
+        *(["--config", str(config.absolute())] if config else []),
     ]  # fmt: skip
 
 

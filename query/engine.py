@@ -4,7 +4,7 @@ An analysis is one SQL text with a few named fragments; an `Engine` fills them i
 DuckDB and ClickHouse both understand. `query.duck_engine` is the engine of one host.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from importlib.resources import files
@@ -16,6 +16,7 @@ from store.snapshot import END_OF_TIME_US
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from query.newest_rows import NewestQuestion
     from query.trend_reading import TrendQuestion, TrendReading
 
 ParameterKind = Literal["time", "int", "ints", "float", "text"]
@@ -73,6 +74,9 @@ class Source(Protocol):
 
     def trend(self, question: "TrendQuestion") -> "TrendReading | None":
         """What a trend is made of, for whom that is at hand; None where an engine is to be asked."""
+
+    def newest(self, question: "NewestQuestion") -> "Sequence[Mapping[str, Any]]":
+        """The newest row of each series of a kind."""
 
 
 @cache

@@ -17,6 +17,10 @@ class UnknownGpuError(UsageError):
     pass
 
 
+class UnknownEventTypeError(UsageError):
+    pass
+
+
 class LengthError(UsageError):
     """A length of time that cannot be read."""
 

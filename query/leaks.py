@@ -160,7 +160,10 @@ def memory_leaks(source: Source, window: Window, *, now: datetime) -> MemoryLeak
 def _free_bytes(engine: Engine, window: Window) -> dict[tuple[str, str], int | None]:
     """What was left of each GPU's memory, or of the host's where they share one, at the end of the window."""
     text = sql_text("newest_rows").format(
-        relation=engine.relation("gpu_sample"), in_window=in_window(engine), keys="host, gpu_uuid"
+        columns="host, gpu_uuid, memory_available_bytes, memory_free_bytes",
+        relation=engine.relation("gpu_sample"),
+        in_window=in_window(engine),
+        keys="host, gpu_uuid",
     )
     start_us = max(window.start_us, window.end_us - NEWEST_S * 1_000_000)
     rows = engine.query(text, start=start_us, end=window.end_us).to_pylist()

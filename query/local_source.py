@@ -1,14 +1,16 @@
 """Where the events of this host are: the ledger in a folder."""
 
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from query.column_cache import ColumnCache
 from query.confinement import landlock_version
 from query.engine import ALL_COLUMNS
+from query.newest_rows import END_US, NewestQuestion, NewestRows, Row
 from query.trend_reading import TrendQuestion, TrendReading, read_trend
 from store.snapshot import END_OF_TIME_US, KindSnapshot, LedgerReader
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class LocalSource:
-    """The ledger of this host: trends from columns that stay at hand, all else through one in-memory DuckDB.
+    """The ledger of this host: trends and newest rows from what stays at hand, all else through one in-memory DuckDB.
 
     Each question gets a connection and a snapshot of its own, so questions of several threads do not meet.
     """
@@ -28,6 +30,7 @@ class LocalSource:
         self.folder = folder
         self._left_out: dict[Path, str] = {}
         self._columns = ColumnCache()
+        self._newest = NewestRows()
         self._lock = threading.Lock()
         self._database: DuckDatabase | None = None
         self._sql: SqlProcess | None = None
@@ -67,6 +70,19 @@ class LocalSource:
 
     def trend(self, question: TrendQuestion) -> TrendReading | None:
         return read_trend(self.folder, self._columns, self._left_out, question)
+
+    def newest(self, question: NewestQuestion) -> Sequence[Row]:
+        with self.reader() as reader, reader.one_picture():
+            rows = self._newest.rows(reader, question)
+            ledger_id, last_seq = ("", 0) if rows is not None else (reader.ledger_id, reader.last_seq(question.kind))
+        if rows is None:
+            with self.engine((question.kind,), start_us=question.start_us) as engine:
+                whole = replace(question, end_us=END_US)
+                rows = self._newest.keep(question, ledger_id, last_seq, whole.ask(engine))
+        if any(question.is_after(row) for row in rows):
+            with self.engine((question.kind,), start_us=question.start_us) as engine:
+                return question.ask(engine)
+        return [row for row in rows if row["observed_at"].timestamp() * 1e6 >= question.start_us]
 
     def reading(self, kinds: Iterable[str], *, start_us: int = 0, end_us: int = END_OF_TIME_US) -> "Reading":
         """What one question sees of some kinds."""

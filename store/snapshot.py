@@ -225,6 +225,22 @@ class LedgerReader:
         )
         return frames_of_rows(rows.fetchall())
 
+    def last_seq(self, kind: str) -> int:
+        """Number of the newest event of a kind; 0 where there is none."""
+        newest: int = self._head.execute(
+            "select max((select coalesce(max(last_seq), 0) from segment where kind = :kind), "
+            "(select coalesce(max(first_seq + event_count - 1), 0) from frame where kind = :kind))",
+            {"kind": kind},
+        ).get
+        return newest
+
+    def has_sealed_since(self, kind: str, seq: int) -> bool:
+        """Whether events of a kind with a seq beyond this one are in segments."""
+        has_sealed: int = self._head.execute(
+            "select exists (select 1 from segment where kind = ? and last_seq > ?)", (kind, seq)
+        ).get
+        return bool(has_sealed)
+
     @contextmanager
     def one_picture(self) -> Iterator[None]:
         """All that is asked meanwhile is of one moment: a read transaction."""

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from query.activity import activity
+from query.availability import availability
 from query.baselines import read_like
 from query.capabilities import capabilities
 from query.catalogue import metrics
@@ -22,11 +23,15 @@ from query.energy import energy_of_requests
 from query.export import export_events
 from query.leaks import memory_leaks
 from query.live import live_state, probe_words
+from query.machine import descriptions
+from query.newest_rows import NewestQuestion
+from query.processes import rank_processes
 from query.requests import RequestFilter
 from query.slow import SlowRule, _rows, slow_requests
 from query.stragglers import stragglers
 from query.surroundings import read_surroundings
 from query.throttling import throttling
+from query.timeline import timeline
 from query.trend_reading import TrendQuestion
 from query.trends import trend
 from query.waste import HOLDERS, waste
@@ -100,6 +105,9 @@ class ListeningEngine:
     def trend(self, _: TrendQuestion) -> None:
         """It has nothing at hand: the engine is to be asked."""
 
+    def newest(self, question: NewestQuestion) -> list[Any]:
+        return question.ask(self)
+
     def query(self, sql: str, **parameters: Any) -> pa.Table:
         self.asked.append(sql)
         places = {name: VALUES[kind] for name, kind in re.findall(r"<(\w+) (time|int|ints|float|text)>", sql)}
@@ -108,7 +116,7 @@ class ListeningEngine:
         schema = arrow_schema(KINDS[kind])
         if " as model" in sql:
             schema = schema.append(pa.field("model", pa.string()))
-        return pa.table({"message": [None]}) if "as message" in sql else schema.empty_table()
+        return pa.table({"message": [None]}) if "max_by(message" in sql else schema.empty_table()
 
     @contextmanager
     def engine(self, *_: Any, **__: Any) -> Iterator["ListeningEngine"]:
@@ -139,6 +147,10 @@ def asked(tmp_path_factory: pytest.TempPathFactory, machine) -> list[str]:
     shared_metrics(listening, window, window, ())
     find_changes(listening, window)
     live_state(listening, now=now)
+    descriptions(listening, "gpu")
+    rank_processes(listening, window, gpus=[0], user="a")
+    availability(listening, window)
+    timeline(listening, window, gpus=[0])
     capabilities(listening)
     probe_words(listening, "gpu")
     energy_of_requests(listening, window)
