@@ -59,6 +59,7 @@ def mcp(
     from collector.listening import bound_socket
     from gpuledger.up import configure_logging
     from mcp_server.serving import ServerSettings, serve_http, serve_stdio
+    from query.export import ExportFolder
 
     settings = settings_of(config, data=data, mcp__host=host, mcp__port=port, log_level=log_level)
     configure_logging(settings.log_level)
@@ -68,6 +69,10 @@ def mcp(
         version=__version__,
         sql_rows_max=settings.query.sql_rows_max,
         sql_time_limit_s=settings.query.sql_time_limit_s,
+        export=ExportFolder(settings.export_folder, settings.mcp.export_bytes_max)
+        if settings.mcp.allow_export
+        else None,
+        allows_annotations=settings.mcp.allow_annotations,
     )
     if http:
         listener = bound_socket(settings.mcp.host, settings.mcp.port, "mcp.port")
