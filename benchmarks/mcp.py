@@ -91,7 +91,8 @@ async def first_answer_s(parameters: StdioServerParameters, name: str, arguments
 async def measure(parameters: StdioServerParameters, calls: int) -> None:
     async with Client(stdio_client(parameters)) as client:
         tools = (await client.list_tools()).tools
-        wire = json.dumps([one.model_dump(mode="json", by_alias=True, exclude_none=True) for one in tools])
+        listed = [one.model_dump(mode="json", by_alias=True, exclude_none=True) for one in tools]
+        wire = json.dumps(listed, separators=(",", ":"))
         print(f"tools/list: {len(tools)} tools, {tokens(wire)} tokens\n")
         print(f"{'call':<60}{'tokens':>8}{'p50 ms':>9}{'p95 ms':>9}")
         for name, arguments in ASKED:

@@ -63,6 +63,7 @@ def mcp(
     from gpuledger.mcp_face import http_settings
     from gpuledger.up import configure_logging
     from mcp_server.serving import ServerSettings, serve_http, serve_stdio
+    from query.export import ExportFolder
 
     settings = settings_of(
         config, data=data, mcp__host=host, mcp__port=port, mcp__insecure=insecure, log_level=log_level
@@ -74,6 +75,10 @@ def mcp(
         version=__version__,
         sql_rows_max=settings.query.sql_rows_max,
         sql_time_limit_s=settings.query.sql_time_limit_s,
+        export=ExportFolder(settings.export_folder, settings.mcp.export_bytes_max)
+        if settings.mcp.allow_export
+        else None,
+        allows_annotations=settings.mcp.allow_annotations,
     )
     if http:
         face = http_settings(settings.mcp)

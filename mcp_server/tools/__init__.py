@@ -1,13 +1,17 @@
 """The tools: each asks the query layer and puts its answer into both channels."""
 
+from collections.abc import Callable
+
 from mcp.server.mcpserver.tools import Tool
+from mcp.types import CallToolResult
 
 from mcp_server.tools.asked import RequestTools
 from mcp_server.tools.data import DataTools
-from mcp_server.tools.desk import Desk, ServerSettings, as_tool
+from mcp_server.tools.desk import WRITES, Desk, ServerSettings, as_tool
 from mcp_server.tools.history import HistoryTools
 from mcp_server.tools.now import NowTools
 from mcp_server.tools.past import PastTools
+from mcp_server.tools.writing import WritingTools
 
 __all__ = ["Desk", "ServerSettings", "all_tools"]
 
@@ -31,4 +35,12 @@ def all_tools(desk: Desk) -> list[Tool]:
         asked.slow_requests,
         past.top_processes,
     )
-    return [as_tool(function) for function in functions]
+    writing = WritingTools(desk)
+    writes: list[Callable[..., CallToolResult]] = []
+    if desk.settings.allows_annotations:
+        writes.append(writing.add_annotation)
+    if desk.settings.export:
+        writes.append(writing.export_data)
+    tools = [as_tool(function) for function in functions]
+    tools += [as_tool(function, annotations=WRITES) for function in writes]
+    return sorted(tools, key=lambda tool: tool.name)

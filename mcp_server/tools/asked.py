@@ -73,25 +73,19 @@ class RequestTools:
 
     def diagnose(
         self,
-        at: Annotated[
-            str | None, Field(description="a request: its number or id in slow_requests, or a trace id")
-        ] = None,
-        window: Annotated[str | None, Field(description="or all slow requests of a window")] = None,
-        operation: str | None = None,
-        model: str | None = None,
+        at: Annotated[str | None, Field(description="a request of slow_requests, or a trace id")] = None,
+        window: Annotated[str | None, Field(description="or all of a window")] = None,
         tz: Zone = None,
     ) -> Annotated[CallToolResult, DiagnoseAnswer]:
         """Why a request, or a window, was slow: what stood out against fast requests like it, for and against."""
         from query.diagnosis import diagnose, diagnose_window  # noqa: PLC0415 - as above
-        from query.requests import RequestFilter  # noqa: PLC0415 - as above
 
         now = self._desk.now(tz)
         if at is not None and window is None:
             answer = diagnosis_answer(diagnose(self._desk.source, at, now=now), now)
         elif window is not None and at is None:
-            only = RequestFilter(operation=operation, model=model)
             span = self._desk.window(window, tz, now)
-            answer = window_diagnosis_answer(diagnose_window(self._desk.source, span, now=now, only=only), now)
+            answer = window_diagnosis_answer(diagnose_window(self._desk.source, span, now=now), now)
         else:
             raise GroupingError("One thing is diagnosed at a time", "give at, a request, or window")
         return self._desk.answer(answer, detail="full")

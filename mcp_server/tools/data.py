@@ -48,8 +48,8 @@ class DataTools:
     def describe_data(
         self,
         topic: Literal["overview", "metrics", "table", "examples", "capabilities"] = "overview",
-        table: Annotated[str | None, Field(description="with topic=table: a view such as gpu_sample")] = None,
-        search: Annotated[str, Field(description="with topic=metrics: words in name or meaning")] = "",
+        table: Annotated[str | None, Field(description="for topic=table")] = None,
+        search: Annotated[str, Field(description="for topic=metrics")] = "",
         tz: Zone = None,
     ) -> Annotated[CallToolResult, DescribeDataAnswer]:
         """What is recorded: views, metrics, columns, example SQL, what the driver does not tell. Ask before run_sql."""
@@ -74,9 +74,7 @@ class DataTools:
     def run_sql(
         self,
         sql: Annotated[str, Field(max_length=20_000, description="one SELECT, DuckDB")],
-        window: Annotated[
-            str | None, Field(description="only files of this window; filter observed_at as well")
-        ] = None,
+        window: Annotated[str | None, Field(description="reads its files only")] = None,
         max_rows: Annotated[int, Field(ge=1, le=SQL_ROWS_MAX)] = 100,
         tz: Zone = None,
     ) -> Annotated[CallToolResult, RunSqlAnswer]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import anyio
 from mcp.server.mcpserver import Context
@@ -22,6 +22,10 @@ from query.local_source import LocalSource
 from query.windows import Window, resolve_window, zone_info
 from store.errors import GpuledgerError
 
+if TYPE_CHECKING:
+    from query.export import ExportFolder
+
+WRITES = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=False)
 READ_ONLY = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 PROGRESS_EVERY_S = 1.0
 
@@ -47,6 +51,8 @@ class ServerSettings:
         version: Of the program.
         sql_rows_max: Most rows that one query gives.
         sql_time_limit_s: After so long a query is stopped.
+        export: Where exports go; None where an agent may not write any.
+        allows_annotations: Whether an agent may pin notes to times.
     """
 
     folder: Path
@@ -54,6 +60,8 @@ class ServerSettings:
     version: str
     sql_rows_max: int
     sql_time_limit_s: float
+    export: "ExportFolder | None" = None
+    allows_annotations: bool = False
 
 
 class Desk:

@@ -72,10 +72,9 @@ class NowTools:
         max_utilization: Annotated[float, Field(ge=0, le=100, description="percent, mean")] = 20,
         count: Annotated[int, Field(ge=1, le=64)] = 1,
         over: Annotated[str, Field(description="judged over so long")] = "5m",
-        tz: Zone = None,
     ) -> Annotated[CallToolResult, AvailabilityAnswer]:
         """Whether `count` GPUs are free for a job, judged over minutes, with the reason for each that is not."""
-        window = self._desk.window(over, tz, self._desk.now(tz))
+        window = self._desk.window(over, None, self._desk.now())
         found = availability(
             self._desk.source,
             window,
@@ -84,9 +83,9 @@ class NowTools:
         )
         return self._desk.answer(availability_answer(found, count), more=f"check_gpu_availability(over={over!r})")
 
-    def get_system_health(self, tz: Zone = None) -> Annotated[CallToolResult, HealthAnswer]:
+    def get_system_health(self) -> Annotated[CallToolResult, HealthAnswer]:
         """Whether GPUs, host and the recording itself are well; what to do where not."""
-        return self._desk.answer(health_answer(health(self._desk.source, now=self._desk.now(tz))))
+        return self._desk.answer(health_answer(health(self._desk.source, now=self._desk.now())))
 
 
 def live_answer(state: LiveState, detail: str) -> LiveStateAnswer:

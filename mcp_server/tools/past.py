@@ -97,7 +97,7 @@ class PastTools:
     def list_events(
         self,
         window: WindowText = "24h",
-        types: Annotated[list[str] | None, Field(description="e.g. xid, throttle_begin, gap; default all")] = None,
+        types: Annotated[list[str] | None, Field(description="e.g. xid, gap")] = None,
         min_severity: Literal["info", "warning", "critical"] = "info",
         gpu: Gpus = None,
         limit: Annotated[int, Field(ge=1, le=200)] = 15,
