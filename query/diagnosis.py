@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from query.analysis import Analysis
 from query.baselines import BASELINE_MIN, LOOK_BACK_US, Baseline, Key, faster_before, read_like
 from query.causes import NEAR_US, Cause, Moment, Scene, causes_of, decode_s, prefill_s
 from query.engine import Source, in_window, sql_text
@@ -57,7 +58,7 @@ class Phase:
 
 
 @dataclass(frozen=True, slots=True)
-class Diagnosis:
+class Diagnosis(Analysis):
     """What went on while a request ran.
 
     Args:
@@ -66,7 +67,6 @@ class Diagnosis:
         coverage: Share of that time that lies near a sample of the GPUs and of the host.
         n: How many requests the baseline has.
         method: How it was compared.
-        limits: What it cannot say.
         duration_seconds: How long it took.
         expected_seconds: What its token counts, or its kind, explain; None where too few are like it.
         is_slow: Whether it took clearly longer; None where that is not known.
@@ -75,11 +75,6 @@ class Diagnosis:
     """
 
     seq: int
-    window: Window
-    coverage: float
-    n: int
-    method: str
-    limits: tuple[str, ...]
     duration_seconds: float
     expected_seconds: float | None
     is_slow: bool | None
@@ -88,15 +83,12 @@ class Diagnosis:
 
 
 @dataclass(frozen=True, slots=True)
-class WindowDiagnosis:
+class WindowDiagnosis(Analysis):
     """What went on in a window.
 
     Args:
-        window: The window that was asked for, resolved.
         coverage: Share of it in which the collector was recording.
         n: How many fast requests, or pieces of the time before, it was compared with.
-        method: How.
-        limits: What it cannot say.
         request_count: How many requests that ended well in it could be judged; 0 where there was none at all.
         slow_count: How many of them took longer than their tokens explain.
         slowdown_ratio: What they took altogether, as a multiple of what was expected; None without requests.
@@ -104,11 +96,6 @@ class WindowDiagnosis:
         causes: What stands out, the largest effect first; effects are sums over what was looked at.
     """
 
-    window: Window
-    coverage: float
-    n: int
-    method: str
-    limits: tuple[str, ...]
     request_count: int
     slow_count: int
     slowdown_ratio: float | None
