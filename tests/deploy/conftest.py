@@ -84,7 +84,9 @@ class Place:
     def gpuledger(self, *arguments: str) -> str:
         command = [str(self.root / "usr/local/bin/gpuledger"), *arguments]
         command += ["--config", str(self.root / "etc/gpuledger/config.toml")]
-        return subprocess.run(command, env=self.environment, capture_output=True, text=True, check=True).stdout
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
     def files(self) -> set[str]:
         return {str(path.relative_to(self.root)) for path in self.root.rglob("*")}
