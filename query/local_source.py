@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from query.column_cache import ColumnCache
-from query.trend_reading import TrendQuestion, TrendReading, read_trend
+from query.trend_reading import TrendPieces, TrendQuestion, TrendReading, read_pieces, read_trend
 from store.snapshot import END_OF_TIME_US, KindSnapshot, LedgerReader
 
 if TYPE_CHECKING:
@@ -44,6 +44,10 @@ class LocalSource:
 
     def trend(self, question: TrendQuestion) -> TrendReading | None:
         return read_trend(self.folder, self._columns, self._left_out, question)
+
+    def pieces(self, question: TrendQuestion) -> TrendPieces | None:
+        """The events and the cells of one field themselves; None where they are more than is held in memory."""
+        return read_pieces(self.folder, self._columns, self._left_out, question)
 
     def reading(self, kinds: Iterable[str], *, start_us: int = 0, end_us: int = END_OF_TIME_US) -> "Reading":
         """What one question sees of some kinds."""

@@ -104,6 +104,20 @@ class PrometheusFamily:
     members: tuple[tuple[Field, tuple[tuple[str, str], ...]], ...]
 
 
+_PROMETHEUS_LABELS: Mapping[str, Mapping[str, str]] = {
+    "gpu_sample": {"gpu": "gpu_index", "uuid": "gpu_uuid"},
+    "device_sample": {"type": "device_type", "device": "device"},
+    "nvlink_sample": {"gpu": "gpu_index", "uuid": "gpu_uuid", "link": "link"},
+    "process_sample": {"uuid": "gpu_uuid", "pid": "pid", "name": "name"},
+    "server_sample": {"server": "server_address", "model": "model", "engine": "engine"},
+}
+
+
+def prometheus_labels(kind: Kind) -> Mapping[str, str]:
+    """The labels of a sample kind's families, and the columns behind them."""
+    return _PROMETHEUS_LABELS.get(kind.name, {})
+
+
 @cache
 def prometheus_families(kind: Kind) -> tuple[PrometheusFamily, ...]:
     """The families of a sample kind: one per gauge and counter, fields that declare a common family joined in it."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-PLUGINS = {"fakenvml": "fakenvml/plugin.py"}
+PLUGINS = {"fakenvml": "fakenvml/plugin.py", "prometheus": "prometheus/plugin.py"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
