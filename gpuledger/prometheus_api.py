@@ -157,14 +157,14 @@ def _query(source: LocalSource, asked: Asked) -> PromAnswer:
 
 
 def _query_range(source: LocalSource, asked: Asked) -> PromAnswer:
-    edges = [asked.moment_ms(name, 0) for name in ("start", "end") if _given(asked, name)]
-    return ask_between(source, asked.text("query"), *edges, asked.length_ms("step"))
+    start_ms, end_ms = _edge_ms(asked, "start"), _edge_ms(asked, "end")
+    return ask_between(source, asked.text("query"), start_ms, end_ms, asked.length_ms("step"))
 
 
-def _given(asked: Asked, name: str) -> bool:
+def _edge_ms(asked: Asked, name: str) -> int:
     if not asked.text(name):
         raise ExpressionError(f'invalid parameter "{name}": cannot parse "" to a valid timestamp')
-    return True
+    return asked.moment_ms(name, 0)
 
 
 def _series(source: LocalSource, asked: Asked) -> list[dict[str, str]]:

@@ -81,7 +81,15 @@ class TrendPieces:
 def read_trend(
     folder: Path, cache: ColumnCache, left_out: dict[Path, str], question: TrendQuestion
 ) -> TrendReading | None:
-    """What the answer is made of; None where it is more than is held in memory, or of an earlier version of the kind."""
+    """What a trend is made of; None where it is more than is held in memory, or of an earlier version of the kind.
+
+    Args:
+        folder: The ledger's folder.
+        cache: What was read before.
+        left_out: The damaged files that are known, path to reason; what is found is added. Without one of cells the
+            events answer.
+        question: What is asked.
+    """
     pieces = read_pieces(folder, cache, left_out, question)
     if pieces is None:
         return None
@@ -94,15 +102,7 @@ def read_trend(
 def read_pieces(
     folder: Path, cache: ColumnCache, left_out: dict[Path, str], question: TrendQuestion
 ) -> TrendPieces | None:
-    """The events and cells of which the answer is made; None as above.
-
-    Args:
-        folder: The ledger's folder.
-        cache: What was read before.
-        left_out: The damaged files that are known, path to reason; what is found is added. Without one of cells the
-            events answer.
-        question: What is asked.
-    """
+    """The events and cells of which a trend is made. What it takes and when it is None is as above."""
     while True:
         picture = _picture(folder, cache, left_out, question)
         if picture is None:

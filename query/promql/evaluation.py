@@ -1,8 +1,8 @@
 """An expression's value at each moment of a question."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -11,10 +11,11 @@ from query.promql.aggregation import aggregate
 from query.promql.families import Labels
 from query.promql.matching import Value, binary
 from query.promql.ranges import RANGE_FUNCTIONS, RangeFunction, Windows, line_of, quantile, windows_of
-from query.promql.tree import Aggregate, Binary, Call, Matcher, Negative, Node, Number, Selector, Text
+from query.promql.tree import Aggregate, Binary, Call, Matcher, Negative, Node, Number, Selector
 from query.promql.vectors import Bools, Floats, Ints, Vector, empty
 
 LOOKBACK_MS = 300_000
+_ONE = Number(1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,8 @@ class Recorded(Protocol):
 
         Args:
             matchers: Which.
-            start_ms, end_ms: When.
+            start_ms: When, from …
+            end_ms: … to, both included.
             range_ms: The length of the windows that are asked for; None for single moments.
             function: What is asked of the windows.
         """
@@ -64,8 +66,8 @@ class Evaluation:
             EvaluationError: It cannot be told.
         """
         match node:
-            case Number(value=value):
-                return np.full(len(self.moment_ms), value)
+            case Number(value=number):
+                return np.full(len(self.moment_ms), number)
             case Selector():
                 return self._instant(node)
             case Negative(operand=operand):
@@ -91,14 +93,10 @@ class Evaluation:
         return found
 
     def _scalar(self, node: Node) -> Floats:
-        value = self.value(node)
-        assert not isinstance(value, Vector)
-        return value
+        return cast("Floats", self.value(node))  # as the parser saw to
 
     def _vector(self, node: Node) -> Vector:
-        value = self.value(node)
-        assert isinstance(value, Vector)
-        return value
+        return cast("Vector", self.value(node))  # likewise
 
     def _select(self, selector: Selector, function: str) -> Sequence[Series]:
         back_ms = LOOKBACK_MS if selector.range_ms is None else selector.range_ms
@@ -130,30 +128,38 @@ class Evaluation:
             return self._over_time(name, RANGE_FUNCTIONS[name], arguments[0])
         if name in functions.OF_VALUES:
             return self._vector(arguments[0]).mapped(functions.OF_VALUES[name])
-        match name:
-            case "quantile_over_time":
-                return self._quantile_over_time(self._scalar(arguments[0]), arguments[1])
-            case "predict_linear":
-                ahead_s = self._scalar(arguments[1])
-                return self._over_time(name, RangeFunction(lambda one: line_of(one, ahead_s), 2), arguments[0])
-            case "round":
-                nearest = self._scalar(arguments[1]) if len(arguments) > 1 else np.ones(len(self.moment_ms))
-                return self._vector(arguments[0]).mapped(lambda values: functions.rounded(values, nearest))
-            case "clamp" | "clamp_min" | "clamp_max":
-                return self._clamped(name, node)
-            case "histogram_quantile":
-                return functions.histogram_quantile(self._scalar(arguments[0]), self._vector(arguments[1]))
-            case "scalar":
-                return functions.scalar_of(self._vector(arguments[0]))
-            case "vector":
-                return functions.vector_of(self._scalar(arguments[0]))
-            case "time":
-                return self.moment_ms / 1000
-            case "timestamp":
-                return self._timestamp(arguments[0])
-            case "absent":
-                return _absent(arguments[0], self._vector(arguments[0]))
-        return _sorted(self._vector(arguments[0]), is_descending=name == "sort_desc")
+        if name in ("clamp", "clamp_min", "clamp_max"):
+            return self._clamped(name, node)
+        return _FUNCTIONS[name](self, *arguments)
+
+    def predict_linear(self, node: Node, ahead: Node) -> Vector:
+        ahead_s = self._scalar(ahead)
+        return self._over_time("predict_linear", RangeFunction(lambda one: line_of(one, ahead_s), 2), node)
+
+    def round(self, node: Node, nearest: Node = _ONE) -> Vector:
+        to_nearest = self._scalar(nearest)
+        return self._vector(node).mapped(lambda values: functions.rounded(values, to_nearest))
+
+    def histogram_quantile(self, share: Node, node: Node) -> Vector:
+        return functions.histogram_quantile(self._scalar(share), self._vector(node))
+
+    def scalar_of(self, node: Node) -> Floats:
+        return functions.scalar_of(self._vector(node))
+
+    def vector_of(self, node: Node) -> Vector:
+        return functions.vector_of(self._scalar(node))
+
+    def time(self) -> Floats:
+        return self.moment_ms / 1000
+
+    def absent(self, node: Node) -> Vector:
+        return _absent(node, self._vector(node))
+
+    def sort(self, node: Node) -> Vector:
+        return _sorted(self._vector(node), is_descending=False)
+
+    def sort_desc(self, node: Node) -> Vector:
+        return _sorted(self._vector(node), is_descending=True)
 
     def _clamped(self, name: str, node: Call) -> Vector:
         vector, *bounds = node.arguments
@@ -162,7 +168,7 @@ class Evaluation:
         least, most = {"clamp_min": (given[0], infinite), "clamp_max": (-infinite, given[0])}.get(name, given)
         return functions.clamped(self._vector(vector), least, most)
 
-    def _timestamp(self, node: Node) -> Vector:
+    def timestamp(self, node: Node) -> Vector:
         """Of a selector the times of its samples; of all else the moments themselves."""
         if isinstance(node, Selector):
             rows = [self._newest(node, series) for series in self._select(node, "")]
@@ -171,10 +177,9 @@ class Evaluation:
         return self._vector(node).mapped(lambda values: np.broadcast_to(self.moment_ms / 1000, values.shape))
 
     def _over_time(self, name: str, function: RangeFunction, node: Node) -> Vector:
-        assert isinstance(node, Selector)
-        found = []
-        for series in self._select(node, name):
-            windows = self._windows(node, series)
+        selector, found = cast("Selector", node), []
+        for series in self._select(selector, name):
+            windows = self._windows(selector, series)
             filled = windows.count >= function.samples_min
             if filled.any():
                 found.append((series.labels, _of_filled(function, windows, filled), filled))
@@ -185,7 +190,9 @@ class Evaluation:
         )
         return vector if function.keeps_name else vector.unnamed()
 
-    def _quantile_over_time(self, share: Floats, node: Node) -> Vector:
+    def quantile_over_time(self, of_what: Node, node: Node) -> Vector:
+        share = self._scalar(of_what)
+
         def of(windows: Windows) -> Floats:
             found = np.full(len(share), np.nan)
             for at in np.flatnonzero(windows.count):
@@ -193,6 +200,21 @@ class Evaluation:
             return found
 
         return self._over_time("quantile_over_time", RangeFunction(of), node)
+
+
+_FUNCTIONS: Mapping[str, Callable[..., Value]] = {
+    "predict_linear": Evaluation.predict_linear,
+    "quantile_over_time": Evaluation.quantile_over_time,
+    "round": Evaluation.round,
+    "histogram_quantile": Evaluation.histogram_quantile,
+    "scalar": Evaluation.scalar_of,
+    "vector": Evaluation.vector_of,
+    "time": Evaluation.time,
+    "timestamp": Evaluation.timestamp,
+    "absent": Evaluation.absent,
+    "sort": Evaluation.sort,
+    "sort_desc": Evaluation.sort_desc,
+}
 
 
 def _of_filled(function: RangeFunction, windows: Windows, filled: Bools) -> Floats:
@@ -221,7 +243,7 @@ def _stacked(rows: Sequence[tuple[Labels, Floats]], moments: int) -> Vector:
 
 def _absent(node: Node, vector: Vector) -> Vector:
     """1 where the vector has nothing, with the labels that were asked for by =."""
-    is_absent = ~vector.present.any(axis=0)
+    is_absent: Bools = np.logical_not(vector.present.any(axis=0))
     if not is_absent.any():
         return empty(len(is_absent))
     matchers = node.matchers if isinstance(node, Selector) else ()

@@ -90,4 +90,4 @@ def _quantile_of_buckets(share: float, bounds: Floats, counts: Floats) -> float:
         return float(bounds[0])
     begin = float(bounds[at - 1]) if at else 0.0
     below = float(counts[at - 1]) if at else 0.0
-    return begin + (float(bounds[at]) - begin) * (rank - below) / (float(counts[at]) - below)
+    return begin + (float(bounds[at]) - begin) * (float(rank) - below) / (float(counts[at]) - below)

@@ -8,9 +8,10 @@ much longer than a cell: of a gauge each cell's mean, its least or greatest wher
 first and last reading, so that rates are exact.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 
@@ -107,8 +108,8 @@ class _Asked:
 
     @property
     def window(self) -> Window:
-        edges = (datetime.fromtimestamp(ms / 1000, UTC) for ms in (self.start_ms, self.end_ms + 1))
-        return Window(*edges, "UTC", "")
+        start, end = (datetime.fromtimestamp(ms / 1000, UTC) for ms in (self.start_ms, self.end_ms + 1))
+        return Window(start, end, "UTC", "")
 
     def choices(self, column: Field) -> Iterator["_Choice"]:
         """From the exact to the coarse."""
@@ -235,7 +236,7 @@ def _of_cells(
     return _made(number, columns["last_at"], columns["last_seq"], values, is_wanted, step)
 
 
-def _of_counter_cells(member: Member, number: Ints, columns: dict[str, Floats], wanted: Bools, step: str) -> Samples:
+def _of_counter_cells(member: Member, number: Ints, columns: Mapping[str, Any], wanted: Bools, step: str) -> Samples:
     """The first and the last reading of each cell."""
     unit = 1000 if member.field.type == "decimal" else 1
     parts = [

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from query.promql.errors import ExpressionError
 
@@ -55,7 +55,7 @@ def tokens(expression: str) -> Iterator[Token]:
         if match is None or match.end() == at:
             raise ExpressionError(f"1:{at + 1}: parse error: unexpected character {expression[at]!r}")
         if match.lastgroup != "blank":
-            yield Token(match.lastgroup, match.group(), at + 1)  # type: ignore[arg-type] - the groups are the kinds
+            yield Token(cast("TokenKind", match.lastgroup), match.group(), at + 1)
         at = match.end()
     yield Token("end", "", len(expression) + 1)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -48,12 +49,10 @@ def _figures(node: Binary, left: Floats, right: Floats) -> Floats:
 
 
 def _with_scalar(node: Binary, left: Value, right: Value) -> Vector:
-    vector, first, second = (
-        (left, left.values, right) if isinstance(left, Vector) else (right, left, right.values)  # type: ignore[union-attr] - one of the two is a vector
-    )
-    assert isinstance(vector, Vector)
-    found = _figures(node, first, second)  # type: ignore[arg-type] - so the other is not
-    return _judged(node, Vector(vector.labels, vector.values, vector.present), found)
+    if isinstance(left, Vector):
+        return _judged(node, left, _figures(node, left.values, cast("Floats", right)))
+    vector = cast("Vector", right)
+    return _judged(node, vector, _figures(node, left, vector.values))
 
 
 def _judged(node: Binary, vector: Vector, found: Floats) -> Vector:
@@ -124,9 +123,12 @@ def _of_vectors(node: Binary, left: Vector, right: Vector) -> Vector:
     try:
         return found.relabelled(labels_found)
     except EvaluationError:
-        hint = "multiple matches for labels: "
-        kind = "grouping labels must ensure unique matches" if node.matching.many else "many-to-one matching must be explicit (group_left/group_right)"  # fmt: skip
-        raise EvaluationError(hint + kind) from None
+        wanted = _UNIQUE_GROUPS if node.matching.many else _EXPLICIT
+        raise EvaluationError(f"multiple matches for labels: {wanted}") from None
+
+
+_UNIQUE_GROUPS = "grouping labels must ensure unique matches"
+_EXPLICIT = "many-to-one matching must be explicit (group_left/group_right)"
 
 
 def _pair(node: Binary, sides: _Sides, row: int, other: int) -> tuple[Floats, Bools]:

@@ -1,7 +1,7 @@
 """From an expression to its tree: PromQL's grammar by precedence climbing, and its types."""
 
 from dataclasses import replace
-from typing import Literal, NoReturn
+from typing import Literal, NoReturn, cast
 
 from query.promql.errors import ExpressionError, unsupported
 from query.promql.lexer import Token, duration_ms, number, tokens, unquoted
@@ -13,6 +13,7 @@ from query.promql.tree import (
     Call,
     Matcher,
     Matching,
+    MatchOperator,
     Negative,
     Node,
     Number,
@@ -50,20 +51,21 @@ def parse(expression: str) -> Node:
 
 
 def type_of(node: Node) -> ValueType:
+    found: ValueType = "instant vector"
     match node:
         case Number():
-            return "scalar"
+            found = "scalar"
         case Text():
-            return "string"
-        case Selector(range_ms=range_ms):
-            return "instant vector" if range_ms is None else "range vector"
+            found = "string"
+        case Selector(range_ms=int()):
+            found = "range vector"
         case Call(function=function):
-            return FUNCTIONS[function].result
+            found = FUNCTIONS[function].result
         case Negative(operand=operand):
-            return type_of(operand)
-        case Binary(left=left, right=right):
-            return "scalar" if type_of(left) == type_of(right) == "scalar" else "instant vector"
-    return "instant vector"
+            found = type_of(operand)
+        case Binary(left=left, right=right) if type_of(left) == type_of(right) == "scalar":
+            found = "scalar"
+    return found
 
 
 class _Parser:
@@ -187,9 +189,9 @@ class _Parser:
             inner = self.expression(0)
             self._must(")")
             return inner
-        if token.text == "{" or token.kind == "word":
-            return self._named()
-        self._unexpected("an expression")
+        if token.text != "{" and token.kind != "word":
+            self._unexpected("an expression")
+        return self._named()
 
     def _named(self) -> Node:
         token, after = self._next, self._tokens[min(self._at + 1, len(self._tokens) - 1)].text.lower()
@@ -229,7 +231,7 @@ class _Parser:
         value = unquoted(self._take().text)
         if operator in ("=~", "!~"):
             check_regex(value)
-        return Matcher(label, operator, value)  # type: ignore[arg-type] - one of the four, as just looked at
+        return Matcher(label, cast("MatchOperator", operator), value)
 
     def _with_range(self, node: Node, *, is_bare: bool) -> Node:
         """A selector with the range and the offset that follow it; one in parentheses has none."""

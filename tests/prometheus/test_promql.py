@@ -28,7 +28,7 @@ def at_ms(second):
 
 
 def gpu_values(host, gpu, second):
-    draw = random.Random(f"{host}{gpu}{second}")  # noqa: S311 - made-up readings
+    draw = random.Random(f"{host}{gpu}{second}")
     is_lost = gpu == 1 and second in LOST
     has_begun_anew = gpu == 0 and second >= RESET_AT
     energy = 100.0 * (gpu + 1) * (second - RESET_AT * has_begun_anew) + draw.randrange(100) / 1000
@@ -185,8 +185,9 @@ def assert_same(mine, real, expression):
 
 
 U, P, E = "dgx_gpu_utilization_percent", "dgx_gpu_power_usage_watts", "dgx_gpu_energy_joules_total"
-OVER_TIME = ("rate", "increase", "irate", "delta", "idelta", "deriv", "changes", "resets") + tuple(
-    f"{one}_over_time" for one in ("avg", "min", "max", "sum", "count", "last", "present", "stddev", "stdvar")
+OVER_TIME = (
+    *("rate", "increase", "irate", "delta", "idelta", "deriv", "changes", "resets"),
+    *(f"{one}_over_time" for one in ("avg", "min", "max", "sum", "count", "last", "present", "stddev", "stdvar")),
 )
 EXPRESSIONS = [
     # Selectors
