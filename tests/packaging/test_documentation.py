@@ -116,7 +116,7 @@ def test_the_readme_installs_and_tests_in_two_commands():
     start, test = marked_block("README.md", "start"), marked_block("README.md", "test")
     assert start.count("\n") == test.count("\n") == 1
     assert start.endswith(" && .venv/bin/gpuledger up\n")
-    assert test.endswith(" && .venv-test/bin/pytest\n")
+    assert test.endswith(" && .venv-test/bin/pytest -n logical\n")
 
 
 def test_a_block_that_is_not_marked_is_an_error():
