@@ -16,18 +16,13 @@ from prometheus_client.registry import Collector
 
 from collector.probe import Condition
 from collector.sampler import Latest
-from store.derivations import PrometheusFamily, prometheus_families
+from store.derivations import GPU_INFO, GPU_INFO_LABELS, PrometheusFamily, prometheus_families, prometheus_labels
 from store.events import KINDS, Event, Field
 
-_LABELS: Mapping[str, Mapping[str, str]] = {
-    "gpu_sample": {"gpu": "gpu_index", "uuid": "gpu_uuid"},
-    "system_sample": {},
-    "device_sample": {"type": "device_type", "device": "device"},
-}
-"""Sample kinds that are exposed, and the columns behind their labels."""
+_KINDS = ("gpu_sample", "system_sample", "device_sample")
+"""Sample kinds that are exposed."""
 
 _UP = (Condition.ANSWERS, Condition.PAUSED)
-_INFO_LABELS = ("name", "source", "driver_version", "memory_kind")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +67,8 @@ class LiveCollector(Collector):
             yield from _of_ledger(self._ledger)
         if self._is_fresh():
             yield from _info(latest)
-            for kind, labels in _LABELS.items():
+            for kind in _KINDS:
+                labels = prometheus_labels(KINDS[kind])
                 seen = latest.devices if kind == "device_sample" else latest.events
                 rows = _newest(seen, kind, labels.values())
                 for family in prometheus_families(KINDS[kind]):
@@ -131,10 +127,10 @@ def _of_ledger(ledger: LedgerFigures) -> Iterable[Metric]:
 
 
 def _info(latest: Latest) -> Iterable[Metric]:
-    info = GaugeMetricFamily("dgx_gpu_info", "What each GPU is.", labels=["gpu", "uuid", *_INFO_LABELS])
+    info = GaugeMetricFamily(GPU_INFO, "What each GPU is.", labels=["gpu", "uuid", *GPU_INFO_LABELS])
     for uuid, values in latest.inventory.items():
         if uuid:
-            words = [str(values.get(label) or "") for label in _INFO_LABELS]
+            words = [str(values.get(label) or "") for label in GPU_INFO_LABELS]
             info.add_metric([str(values["gpu_index"]), uuid, *words], 1)
     if info.samples:
         yield info

@@ -22,10 +22,11 @@ from query.local_source import LocalSource
 from query.promql.asking import PromAnswer, ask_at, ask_between
 from query.promql.catalogue import series_between
 from query.promql.errors import EvaluationError, ExpressionError
-from query.promql.evaluation import Series
-from query.promql.families import Labels, families
+from query.promql.families import Labels
+from query.promql.history import known_families
 from query.promql.lexer import duration_ms
 from query.promql.parser import parse
+from query.promql.series import Series
 from query.promql.tree import Matcher, Selector
 from store.errors import GpuledgerError
 
@@ -188,7 +189,7 @@ def _metadata(_: LocalSource, asked: Asked) -> dict[str, Any]:
         raise ExpressionError("limit must be a number")
     told = {
         name: [{"type": family.type, "help": family.help, "unit": ""}]
-        for name, family in families().items()
+        for name, family in known_families().items()
         if only in ("", name)
     }
     return dict(list(told.items())[: int(limit)]) if limit and int(limit) >= 0 else told

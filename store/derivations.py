@@ -104,6 +104,10 @@ class PrometheusFamily:
     members: tuple[tuple[Field, tuple[tuple[str, str], ...]], ...]
 
 
+GPU_INFO = "dgx_gpu_info"
+GPU_INFO_LABELS = ("name", "source", "driver_version", "memory_kind")
+"""The family that says what each GPU is, and what of its inventory it says."""
+
 _PROMETHEUS_LABELS: Mapping[str, Mapping[str, str]] = {
     "gpu_sample": {"gpu": "gpu_index", "uuid": "gpu_uuid"},
     "device_sample": {"type": "device_type", "device": "device"},

@@ -8,9 +8,10 @@ import numpy as np
 
 from query.local_source import LocalSource
 from query.promql.errors import ExpressionError
-from query.promql.evaluation import Evaluation, Series
+from query.promql.evaluation import Evaluation
 from query.promql.history import History
 from query.promql.parser import parse, type_of
+from query.promql.series import Series
 from query.promql.tree import Call, Node, Selector, Text
 from query.promql.vectors import Ints, Vector
 

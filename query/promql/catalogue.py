@@ -4,8 +4,9 @@ from collections.abc import Collection, Sequence
 
 from query.engine import Engine, in_window
 from query.local_source import LocalSource
+from query.promql import info
 from query.promql.families import HistoryFamily, Labels, labels_of
-from query.promql.history import families_of, fits
+from query.promql.history import History, families_of, fits
 from query.promql.tree import Matcher
 from store.derivations import prometheus_labels
 from store.events import Kind
@@ -23,17 +24,34 @@ def series_between(
     """
     families = list(dict.fromkeys(family for matchers in selections for family in families_of(matchers)))
     found: list[Labels] = []
+    if info.FAMILY in families:
+        families.remove(info.FAMILY)
+        found += _infos(source, start_ms, end_ms)
     for kind in dict.fromkeys(family.kind for family in families):
         of_kind = [family for family in families if family.kind is kind]
         found += _series_of(source, kind, of_kind, start_ms * 1000, (end_ms + 1) * 1000)
     return sorted(one for one in set(found) if any(fits(dict(one), matchers) for matchers in selections))
 
 
+def _infos(source: LocalSource, start_ms: int, end_ms: int) -> list[Labels]:
+    last_us = _last_us(source, "gpu_sample")
+    if last_us is None:
+        return []
+    end_ms = min(end_ms, last_us // 1000)
+    start_ms = max(start_ms, end_ms - LOOKED_AT_US // 1000)
+    name = Matcher("__name__", "=", info.FAMILY.name)
+    return [series.labels for series in History(source).select([name], start_ms, end_ms, None, "")]
+
+
+def _last_us(source: LocalSource, kind: str) -> int | None:
+    with source.reader() as reader:
+        return reader.extents()[kind].last_observed_at_us
+
+
 def _series_of(
     source: LocalSource, kind: Kind, families: Collection[HistoryFamily], start_us: int, end_us: int
 ) -> list[Labels]:
-    with source.reader() as reader:
-        last_us = reader.extents()[kind.name].last_observed_at_us
+    last_us = _last_us(source, kind.name)
     if last_us is None:
         return []
     end_us = min(end_us, last_us + 1)

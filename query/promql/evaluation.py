@@ -11,28 +11,11 @@ from query.promql.aggregation import aggregate
 from query.promql.families import Labels
 from query.promql.matching import Value, binary
 from query.promql.ranges import RANGE_FUNCTIONS, RangeFunction, Windows, line_of, quantile, windows_of
+from query.promql.series import LOOKBACK_MS, Series
 from query.promql.tree import Aggregate, Binary, Call, Matcher, Negative, Node, Number, Selector
 from query.promql.vectors import Bools, Floats, Ints, Vector, empty
 
-LOOKBACK_MS = 300_000
 _ONE = Number(1.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Series:
-    """The samples of one series.
-
-    Args:
-        labels: Of it, its name included.
-        time_ms: When, in their order.
-        values: NaN where it became stale: from there on it has no value until the next.
-        lookback_ms: How long a sample stands for the moments after it.
-    """
-
-    labels: Labels
-    time_ms: Ints
-    values: Floats
-    lookback_ms: int = LOOKBACK_MS
 
 
 class Recorded(Protocol):
@@ -140,9 +123,6 @@ class Evaluation:
         to_nearest = self._scalar(nearest)
         return self._vector(node).mapped(lambda values: functions.rounded(values, to_nearest))
 
-    def histogram_quantile(self, share: Node, node: Node) -> Vector:
-        return functions.histogram_quantile(self._scalar(share), self._vector(node))
-
     def scalar_of(self, node: Node) -> Floats:
         return functions.scalar_of(self._vector(node))
 
@@ -206,7 +186,6 @@ _FUNCTIONS: Mapping[str, Callable[..., Value]] = {
     "predict_linear": Evaluation.predict_linear,
     "quantile_over_time": Evaluation.quantile_over_time,
     "round": Evaluation.round,
-    "histogram_quantile": Evaluation.histogram_quantile,
     "scalar": Evaluation.scalar_of,
     "vector": Evaluation.vector_of,
     "time": Evaluation.time,

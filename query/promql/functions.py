@@ -4,8 +4,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from query.promql.families import Labels
-from query.promql.vectors import Floats, Vector, empty, without
+from query.promql.vectors import Floats, Vector
 
 OF_VALUES: Mapping[str, Callable[[Floats], Floats]] = {
     "abs": np.abs,
@@ -41,53 +40,3 @@ def scalar_of(vector: Vector) -> Floats:
 
 def vector_of(scalar: Floats) -> Vector:
     return Vector(((),), scalar[None, :], np.ones((1, len(scalar)), bool))
-
-
-def histogram_quantile(share: Floats, buckets: Vector) -> Vector:
-    """The quantile estimated from cumulative buckets, series with the label `le`, linear within a bucket.
-
-    As Prometheus: from zero on in the lowest bucket where its bound is above it; of the infinite one the bound below;
-    NaN where there is no infinite bucket, or nothing in it.
-    """
-    groups: dict[Labels, list[tuple[float, int]]] = {}
-    for row, labels in enumerate(buckets.labels):
-        bound = _bound(dict(labels).get("le", ""))
-        if bound is not None:
-            groups.setdefault(without(labels, ("__name__", "le")), []).append((bound, row))
-    moments = len(share)
-    values, present = np.full((len(groups), moments), np.nan), np.zeros((len(groups), moments), bool)
-    for place, members in enumerate(groups.values()):
-        members.sort()
-        bounds, rows = np.array([bound for bound, _ in members]), [row for _, row in members]
-        for at in np.flatnonzero(buckets.present[rows].any(axis=0)):
-            here = buckets.present[rows, at]
-            values[place, at] = _quantile_of_buckets(share[at], bounds[here], buckets.values[rows, at][here])
-            present[place, at] = True
-    return Vector(tuple(groups), values, present) if groups else empty(moments)
-
-
-def _bound(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-def _quantile_of_buckets(share: float, bounds: Floats, counts: Floats) -> float:
-    if np.isnan(share):
-        return np.nan
-    if share < 0 or share > 1:
-        return float(np.copysign(np.inf, share - 0.5))
-    bounds, first = np.unique(bounds, return_index=True)
-    counts = np.maximum.accumulate(np.add.reduceat(counts, first))  # scraped bucket by bucket, they may go back
-    if len(bounds) < 2 or bounds[-1] != np.inf or not counts[-1]:
-        return np.nan
-    rank = share * counts[-1]
-    at = min(int(np.searchsorted(counts, rank)), len(bounds) - 1)
-    if at == len(bounds) - 1:
-        return float(bounds[-2])
-    if at == 0 and bounds[0] <= 0:
-        return float(bounds[0])
-    begin = float(bounds[at - 1]) if at else 0.0
-    below = float(counts[at - 1]) if at else 0.0
-    return begin + (float(bounds[at]) - begin) * (float(rank) - below) / (float(counts[at]) - below)

@@ -18,10 +18,11 @@ import numpy as np
 from query.catalogue import Metric
 from query.columns import Cells, Key, Rows, cell_key_names, key_names
 from query.local_source import LocalSource
+from query.promql import info
 from query.promql.errors import EvaluationError
-from query.promql.evaluation import LOOKBACK_MS, Series
 from query.promql.families import HistoryFamily, Labels, Member, families, labels_of
 from query.promql.matching_labels import matches
+from query.promql.series import LOOKBACK_MS, Series
 from query.promql.tree import Matcher
 from query.promql.vectors import Bools, Floats, Ints
 from query.resolutions import RollupPlan, plan_rollups
@@ -72,10 +73,14 @@ class History:
     def select(
         self, matchers: Sequence[Matcher], start_ms: int, end_ms: int, range_ms: int | None, function: str
     ) -> Sequence[Series]:
+        asked = _Asked(start_ms, end_ms, range_ms, self.step_ms, function)
         found = []
         for family in families_of(matchers):
             for member in _wanted_members(family, matchers):
-                found += self._series(family, member, _Asked(start_ms, end_ms, range_ms, self.step_ms, function))
+                found += self._series(family, member, asked)
+            if family is info.FAMILY:
+                up = families()["dgx_gpu_up"]
+                found += info.info_series(self.source, self._series(up, up.members[0], asked), end_ms)
         return [series for series in found if fits(dict(series.labels), matchers)]
 
     def _series(self, family: HistoryFamily, member: Member, asked: "_Asked") -> list[Series]:
@@ -135,13 +140,19 @@ class _Choice:
         return plan_rollups(self.window, self.step_s, extent)
 
 
+def known_families() -> Mapping[str, HistoryFamily]:
+    """All there are, by name."""
+    return {info.FAMILY.name: info.FAMILY, **families()}
+
+
 def families_of(matchers: Sequence[Matcher]) -> list[HistoryFamily]:
     """The families that the matchers of the name mean."""
-    names = list(families())
+    known = known_families()
+    names = list(known)
     for matcher in matchers:
         if matcher.label == "__name__":
             names = [name for name, is_it in zip(names, matches(matcher, names), strict=True) if is_it]
-    return [families()[name] for name in names]
+    return [known[name] for name in names]
 
 
 def _wanted_members(family: HistoryFamily, matchers: Sequence[Matcher]) -> list[Member]:

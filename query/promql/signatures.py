@@ -39,7 +39,6 @@ FUNCTIONS = {
     "clamp": _signature("instant vector", "scalar", "scalar"),
     "clamp_min": _signature("instant vector", "scalar"),
     "clamp_max": _signature("instant vector", "scalar"),
-    "histogram_quantile": _signature("scalar", "instant vector"),
     "absent": _signature("instant vector"),
     "scalar": _signature("instant vector", result="scalar"),
     "vector": _signature("scalar"),
@@ -50,7 +49,7 @@ UNSUPPORTED_FUNCTIONS = frozenset(
     (
         "absent_over_time", "acos", "acosh", "asin", "asinh", "atan", "atanh", "cos", "cosh", "day_of_month",
         "day_of_week", "day_of_year", "days_in_month", "deg", "histogram_avg", "histogram_count", "histogram_fraction",
-        "histogram_stddev", "histogram_stdvar", "histogram_sum", "holt_winters", "hour", "label_join", "label_replace",
+        "histogram_quantile", "histogram_stddev", "histogram_stdvar", "histogram_sum", "holt_winters", "hour", "label_join", "label_replace",
         "mad_over_time", "minute", "month", "pi", "rad", "sin", "sinh", "sort_by_label", "sort_by_label_desc", "tan",
         "tanh", "year",
     )

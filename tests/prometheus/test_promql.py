@@ -78,6 +78,17 @@ def recorded_ticks(host):
             yield second, [*rows, ("system_sample", {}, load)]
 
 
+def driver(second):
+    return "580" if second < RESET_AT else "590"
+
+
+def described(host):
+    for second in (0, RESET_AT):
+        for gpu in range(3):
+            values = {"gpu_uuid": f"GPU-{host}-{gpu}", "gpu_index": gpu, "name": f"NVIDIA {gpu}", "source": "nvml"}
+            yield Event("inventory", at_ms(second) * 1000, values | {"driver_version": driver(second)})
+
+
 def events_of(host, second, rows):
     common = {"interval_seconds": 1.0, "counter_epoch": 0}
     for kind, labels, values in rows:
@@ -91,6 +102,12 @@ def scraped(host):
     series = {}
     for second, rows in recorded_ticks(host):
         for kind, labels, values in rows:
+            if labels:
+                name = f"NVIDIA {labels['gpu']}"
+                key = {"__name__": "dgx_gpu_info", "instance": host, "job": "gpuledger", **labels, "name": name, "source": "nvml", "driver_version": driver(second)}  # fmt: skip
+                for version in ("580", "590"):
+                    of_version = series.setdefault(tuple(sorted((key | {"driver_version": version}).items())), [])
+                    of_version.append((at_ms(second), 1.0 if driver(second) == version else None))
             expected = [name for name in FAMILIES if (name in ("cpu_utilization_percent", "pressure_io_some_seconds")) == (kind == "system_sample")]  # fmt: skip
             for column in expected:
                 family, more = FAMILIES[column]
@@ -134,6 +151,7 @@ def ledger(tmp_path_factory):
     folder = tmp_path_factory.mktemp("promql") / "ledger"
     for host in HOSTS:
         with Ledger(folder, host=host, boot_id=f"boot-{host}") as ledger:
+            ledger.append(list(described(host)))
             ticks = list(recorded_ticks(host))
             for half in (ticks[: len(ticks) // 2], ticks[len(ticks) // 2 :]):
                 seal(folder)  # the first half; the second stays in the tail
@@ -201,7 +219,6 @@ EXPRESSIONS = [
     'dgx_gpu_utilization_percent{nothing=""}',
     'dgx_gpu_utilization_percent{nothing!=""}',
     '{__name__=~"dgx_gpu_(up|power_usage_watts)",gpu="1"}',
-    '{instance="node-a",gpu="0"}',
     "dgx_gpu_throttle_active == 1",
     "no_such_metric",
     f"{U} offset 2m",
@@ -220,7 +237,6 @@ EXPRESSIONS = [
     *(f"{one} by (gpu) ({U})" for one in ("sum", "avg", "min", "max", "count")),
     f"sum without (gpu, uuid) ({U})",
     f"sum({U}) by (instance, nothing)",
-    "sum by (__name__) ({gpu='1'})",
     f"topk(2, {E})",  # of equal values Prometheus takes whichever
     f"topk by (instance) (1, {E})",
     f"bottomk(2, {E})",
@@ -229,6 +245,10 @@ EXPRESSIONS = [
     f"quantile by (instance) (0.25, {U})",
     "sum(no_such_metric)",
     "avg by (instance) (rate(dgx_gpu_energy_joules_total[30s]))",
+    # What each GPU is
+    "dgx_gpu_info",
+    'count by (driver_version) (dgx_gpu_info{name=~"NVIDIA [01]"})',
+    f"{P} * on (uuid) group_left (name) dgx_gpu_info",
     # Arithmetic and comparison
     "1 + 2 * 3 ^ 2 ^ 0.5 % 5 - -1",
     "-1 ^ 2",
@@ -451,6 +471,12 @@ def test_where_there_is_no_ledger_the_api_is_unavailable(tmp_path):
         status, told = asked(client, "query", query="dgx_gpu_up")
     assert (status, told["errorType"]) == (503, "unavailable")
     assert "no ledger" in told["error"].lower()
+
+
+@pytest.mark.parametrize("expression", ['{instance="node-a",gpu="0"}', "sum by (__name__) ({gpu='1'})"])
+def test_series_of_whatever_name_are_found_by_their_labels(client, prometheus, expression):
+    question = {"query": expression, "time": f"{BEGIN_MS / 1000 + 100}"}
+    assert_same(asked(client, "query", **question), prometheus.get("query", **question), question)
 
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)
