@@ -49,7 +49,8 @@ UNSUPPORTED_FUNCTIONS = frozenset(
     (
         "absent_over_time", "acos", "acosh", "asin", "asinh", "atan", "atanh", "cos", "cosh", "day_of_month",
         "day_of_week", "day_of_year", "days_in_month", "deg", "histogram_avg", "histogram_count", "histogram_fraction",
-        "histogram_quantile", "histogram_stddev", "histogram_stdvar", "histogram_sum", "holt_winters", "hour", "label_join", "label_replace",
+        "histogram_quantile",
+        "histogram_stddev", "histogram_stdvar", "histogram_sum", "holt_winters", "hour", "label_join", "label_replace",
         "mad_over_time", "minute", "month", "pi", "rad", "sin", "sinh", "sort_by_label", "sort_by_label_desc", "tan",
         "tanh", "year",
     )
