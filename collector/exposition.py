@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 from collector.probe import Condition
 from collector.sampler import Latest
 from store.derivations import GPU_INFO, GPU_INFO_LABELS, PrometheusFamily, prometheus_families, prometheus_labels
+from store.errors import GpuledgerError
 from store.events import KINDS, Event, Field
 
 _KINDS = ("gpu_sample", "system_sample", "device_sample")
@@ -26,16 +27,35 @@ _UP = (Condition.ANSWERS, Condition.PAUSED)
 
 
 @dataclass(frozen=True, slots=True)
+class UpkeepFigures:
+    """The children that seal, compact and retain, since the start of this process.
+
+    Args:
+        runs: How many ended.
+        failures: How many of them failed, or could not be started.
+        seconds: How long those that ended took, as the ticks saw them.
+    """
+
+    runs: int = 0
+    failures: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class LedgerFigures:
     """What the folder of the ledger is like at each scrape.
 
     Args:
         quarantined_files: How many files were set aside.
         free_bytes: Bytes left on its file system.
+        size_bytes: Bytes that the ledger itself takes.
+        upkeep: What its upkeep did.
     """
 
     quarantined_files: Callable[[], int]
     free_bytes: Callable[[], int]
+    size_bytes: Callable[[], int]
+    upkeep: Callable[[], UpkeepFigures]
 
 
 class LiveCollector(Collector):
@@ -92,6 +112,15 @@ class LiveCollector(Collector):
             "Events given up because the ledger took none for too long.",
             latest.dropped_events,
         )
+        yield CounterMetricFamily(
+            "dgx_collector_reading_seconds", "Time that ticks took to read every probe.", latest.reading_s
+        )
+        yield CounterMetricFamily(
+            "dgx_collector_append_seconds", "Time that ticks took to append their events.", latest.append_s
+        )
+        yield GaugeMetricFamily(
+            "dgx_collector_lag_seconds", "How much after it was due the newest tick began.", latest.late_s
+        )
         up = GaugeMetricFamily(
             "dgx_collector_probe_up", "Whether a probe answers, also that it is paused.", labels=["probe"]
         )
@@ -120,10 +149,15 @@ def _of_ledger(ledger: LedgerFigures) -> Iterable[Metric]:
     told = (
         ("dgx_ledger_quarantined_files", "Files that could not be read and were set aside.", ledger.quarantined_files),
         ("dgx_ledger_free_bytes", "Bytes left on the ledger's file system.", ledger.free_bytes),
+        ("dgx_ledger_size_bytes", "Bytes that the ledger takes: segments, rollups and head.", ledger.size_bytes),
     )
     for name, meaning, figure in told:
-        with suppress(OSError):  # absent, as every value that cannot be had
+        with suppress(OSError, GpuledgerError):  # absent, as every value that cannot be had
             yield GaugeMetricFamily(name, meaning, figure())
+    upkeep = ledger.upkeep()
+    yield CounterMetricFamily("dgx_ledger_upkeep_runs", "Sealings, with what else was due, that ended.", upkeep.runs)
+    yield CounterMetricFamily("dgx_ledger_upkeep_failures", "Those that failed; they are tried again.", upkeep.failures)
+    yield CounterMetricFamily("dgx_ledger_upkeep_seconds", "Time that they took.", upkeep.seconds)
 
 
 def _info(latest: Latest) -> Iterable[Metric]:
@@ -158,9 +192,10 @@ def _values(column: Field, value: Any) -> Iterable[tuple[tuple[str, ...], float]
         yield (), float(value)
 
 
-def expose(collector: LiveCollector, accept: str) -> tuple[bytes, str]:
+def expose(*collectors: Collector, accept: str) -> tuple[bytes, str]:
     """The body and content type of one scrape; text or OpenMetrics, as the scraper's Accept header asks."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(collector)
+    for collector in collectors:
+        registry.register(collector)
     encode, content_type = choose_encoder(accept)
     return encode(registry), content_type

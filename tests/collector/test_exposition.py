@@ -8,7 +8,7 @@ import pytest
 
 from collector.clock import Now
 from collector.demo import DemoProbe
-from collector.exposition import LedgerFigures, LiveCollector, expose
+from collector.exposition import LedgerFigures, LiveCollector, UpkeepFigures, expose
 from collector.probe import Condition
 from collector.sampler import Latest
 from store.derivations import prometheus_families
@@ -83,6 +83,9 @@ LATEST = Latest(
     missed_ticks=2,
     append_failures=1,
     dropped_events=3,
+    late_s=0.125,
+    reading_s=0.75,
+    append_s=0.5,
 )
 
 OWN = {
@@ -91,12 +94,15 @@ OWN = {
     ("dgx_collector_missed_ticks_total", ()): 2.0,
     ("dgx_collector_append_failures_total", ()): 1.0,
     ("dgx_collector_dropped_events_total", ()): 3.0,
+    ("dgx_collector_reading_seconds_total", ()): 0.75,
+    ("dgx_collector_append_seconds_total", ()): 0.5,
+    ("dgx_collector_lag_seconds", ()): 0.125,
     ("dgx_collector_last_sample_timestamp_seconds", ()): 1_795_435_200.25,
 }
 
 
 def scrape(latest, accept=TEXT, *, is_fresh=True):
-    body, content_type = expose(LiveCollector(lambda: latest, lambda: is_fresh, "1.2.3"), accept)
+    body, content_type = expose(LiveCollector(lambda: latest, lambda: is_fresh, "1.2.3"), accept=accept)
     assert content_type.split(";")[0] == accept.split(";")[0]
     return list(PARSERS[accept](body.decode()))
 
@@ -197,7 +203,7 @@ def test_of_a_row_that_came_late_and_the_ticks_own_the_second_is_exposed():
 
 @pytest.mark.parametrize("accept", PARSERS)
 def test_before_the_first_tick_there_is_nothing_but_zeros_of_its_own(accept):
-    counters = {name: 0.0 for name in OWN if name[0].endswith("_total")}
+    counters = {name: 0.0 for name in OWN if name[0].endswith(("_total", "lag_seconds"))}
     build = ("dgx_collector_build_info", (("version", "1.2.3"),))
     assert samples(scrape(Latest(), accept)) == {build: 1.0, **counters}
 
@@ -225,10 +231,19 @@ def test_what_the_ledgers_folder_is_like_is_exposed_and_what_cannot_be_had_is_ab
         raise OSError
 
     def found(ledger):
-        body, _ = expose(LiveCollector(Latest, lambda: True, "1.2.3", ledger), accept)
+        body, _ = expose(LiveCollector(Latest, lambda: True, "1.2.3", ledger), accept=accept)
         names = samples(PARSERS[accept](body.decode()))
         return {name: value for (name, _), value in names.items() if name.startswith("dgx_ledger_")}
 
-    figures = {"dgx_ledger_quarantined_files": 2.0, "dgx_ledger_free_bytes": 5e9}
-    assert found(LedgerFigures(lambda: 2, lambda: 5_000_000_000)) == figures
-    assert found(LedgerFigures(lambda: 2, gone)) == {"dgx_ledger_quarantined_files": 2.0}
+    def upkeep():
+        return UpkeepFigures(runs=4, failures=1, seconds=2.5)
+
+    figures = {
+        "dgx_ledger_quarantined_files": 2.0,
+        "dgx_ledger_upkeep_runs_total": 4.0,
+        "dgx_ledger_upkeep_failures_total": 1.0,
+        "dgx_ledger_upkeep_seconds_total": 2.5,
+    }
+    more = {"dgx_ledger_free_bytes": 5e9, "dgx_ledger_size_bytes": 7e9}
+    assert found(LedgerFigures(lambda: 2, lambda: 5_000_000_000, lambda: 7_000_000_000, upkeep)) == figures | more
+    assert found(LedgerFigures(lambda: 2, gone, gone, upkeep)) == figures
