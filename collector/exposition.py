@@ -85,6 +85,7 @@ class LiveCollector(Collector):
         yield from self._own(latest)
         if self._ledger:
             yield from _of_ledger(self._ledger)
+        yield from _xids(latest)
         if self._is_fresh():
             yield from _info(latest)
             for kind in _KINDS:
@@ -137,6 +138,21 @@ class LiveCollector(Collector):
                 "When the newest tick was taken.",
                 latest.now.wall_us / 1e6,
             )
+
+
+def _xids(latest: Latest) -> Iterable[Metric]:
+    """When each last was is what an alert asks for: of a counter's first value there is no increase."""
+    labels = ["gpu", "uuid", "xid"]
+    errors = CounterMetricFamily(
+        "dgx_gpu_xid_errors", "Xids the driver told of since the collector began.", labels=labels
+    )
+    last = GaugeMetricFamily(
+        "dgx_gpu_xid_last_timestamp_seconds", "When the driver last told of an Xid.", labels=labels
+    )
+    for of, xid in latest.xids.items():
+        errors.add_metric(of, xid.count)
+        last.add_metric(of, xid.last_us / 1e6)
+    yield from (family for family in (errors, last) if family.samples)
 
 
 def _newest(seen: Iterable[Event], kind: str, identity: Collection[str]) -> list[Event]:

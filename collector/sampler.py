@@ -31,6 +31,14 @@ class Appender(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class XidCount:
+    """One Xid code of one GPU since this process began: how often, and when the last time, microseconds UTC."""
+
+    count: int
+    last_us: int
+
+
+@dataclass(frozen=True, slots=True)
 class Latest:
     """The state after the newest tick, replaced as a whole so that any thread may read it.
 
@@ -45,6 +53,7 @@ class Latest:
         dropped_events: Events given up because the ledger took none for too long.
         problem: Why the newest events are not in the ledger; None when they are.
         conditions: How each probe was at the newest tick, by its name.
+        xids: What the driver told of each GPU, by its index, UUID and the code.
         late_s: How much after it was due the newest tick began.
         reading_s: Time that all ticks so far took until their events were to be appended.
         append_s: Time that all appends so far took.
@@ -60,6 +69,7 @@ class Latest:
     dropped_events: int = 0
     problem: str | None = None
     conditions: Mapping[str, Condition] = field(default_factory=dict)
+    xids: Mapping[tuple[str, str, str], XidCount] = field(default_factory=dict)
     late_s: float = 0.0
     reading_s: float = 0.0
     append_s: float = 0.0
@@ -141,6 +151,7 @@ class Sampler:
             append_failures=latest.append_failures + (failure is not None),
             problem=failure,
             conditions=dict(self._conditions),
+            xids=_xids(latest.xids, seen),
             late_s=late_s,
             reading_s=latest.reading_s + max(0.0, read_s - now.monotonic_s),
             append_s=latest.append_s + (appended_s - read_s),
@@ -216,6 +227,17 @@ def _span(before: Now, now: Now) -> dict[str, Any]:
         "ended_at": now.wall_us,
         "duration_seconds": now.boottime_s - before.boottime_s,
     }
+
+
+def _xids(before: Mapping[Any, XidCount], events: Sequence[Event]) -> Mapping[tuple[str, str, str], XidCount]:
+    counts = dict(before)
+    for event in events:
+        values = event.values
+        if event.kind == "gpu_event" and values.get("event") == "xid":
+            index = values.get("gpu_index")
+            of = ("" if index is None else str(index), values.get("gpu_uuid") or "", str(values.get("xid")))
+            counts[of] = XidCount(counts[of].count + 1 if of in counts else 1, event.observed_at_us)
+    return counts
 
 
 def _devices(events: Sequence[Event]) -> Sequence[Event]:

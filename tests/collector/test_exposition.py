@@ -10,7 +10,7 @@ from collector.clock import Now
 from collector.demo import DemoProbe
 from collector.exposition import LedgerFigures, LiveCollector, UpkeepFigures, expose
 from collector.probe import Condition
-from collector.sampler import Latest
+from collector.sampler import Latest, XidCount
 from store.derivations import prometheus_families
 from store.events import DEVICE_SAMPLE, GPU_SAMPLE, SYSTEM_SAMPLE, Event
 
@@ -84,6 +84,7 @@ LATEST = Latest(
     append_failures=1,
     dropped_events=3,
     late_s=0.125,
+    xids={("1", "GPU-b", "79"): XidCount(2, NOW.wall_us)},
     reading_s=0.75,
     append_s=0.5,
 )
@@ -94,6 +95,8 @@ OWN = {
     ("dgx_collector_missed_ticks_total", ()): 2.0,
     ("dgx_collector_append_failures_total", ()): 1.0,
     ("dgx_collector_dropped_events_total", ()): 3.0,
+    ("dgx_gpu_xid_errors_total", (("gpu", "1"), ("uuid", "GPU-b"), ("xid", "79"))): 2.0,
+    ("dgx_gpu_xid_last_timestamp_seconds", (("gpu", "1"), ("uuid", "GPU-b"), ("xid", "79"))): 1_795_435_200.25,
     ("dgx_collector_reading_seconds_total", ()): 0.75,
     ("dgx_collector_append_seconds_total", ()): 0.5,
     ("dgx_collector_lag_seconds", ()): 0.125,
@@ -203,13 +206,13 @@ def test_of_a_row_that_came_late_and_the_ticks_own_the_second_is_exposed():
 
 @pytest.mark.parametrize("accept", PARSERS)
 def test_before_the_first_tick_there_is_nothing_but_zeros_of_its_own(accept):
-    counters = {name: 0.0 for name in OWN if name[0].endswith(("_total", "lag_seconds"))}
+    counters = {name: 0.0 for name in OWN if name[0].endswith(("_total", "lag_seconds")) and not name[1]}
     build = ("dgx_collector_build_info", (("version", "1.2.3"),))
     assert samples(scrape(Latest(), accept)) == {build: 1.0, **counters}
 
 
 def test_a_machine_without_a_gpu_has_no_gpu_family():
-    families = scrape(replace(LATEST, events=LATEST.events[:1], inventory={"": {"subject": "host"}}))
+    families = scrape(replace(LATEST, events=LATEST.events[:1], inventory={"": {"subject": "host"}}, xids={}))
     assert [family.name for family in families if family.name.startswith("dgx_gpu")] == []
     assert "dgx_cpu_utilization_percent" in {family.name for family in families}
 
