@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import uvicorn
@@ -23,15 +24,16 @@ from collector.beginning import adoption_command, begin_recording
 from collector.clock import Clock, Now, SystemClock
 from collector.dcgm import DcgmCollector
 from collector.demo import DemoProbe
-from collector.exposition import LedgerFigures, LiveCollector, UpkeepFigures, expose
+from collector.exposition import LedgerFigures, LiveCollector, Received, UpkeepFigures, expose
 from collector.gpu.driver_library import LIBRARY
 from collector.gpu.probe import GpuProbe
 from collector.guarded import GuardedProbe
 from collector.host.devices import DeviceProbe
 from collector.host.probe import HostProbe
 from collector.host.sensors import read_sensors
-from collector.ingest.face import TOKEN_NAME, ingest_routes, is_here
+from collector.ingest.face import TOKEN_NAME, Door, ingest_routes, is_here
 from collector.ingest.intake import Intake
+from collector.ingest.tally import NewestServers, Tally
 from collector.listening import bound_socket
 from collector.pausing import PausableProbe
 from collector.probe import Condition, Probe
@@ -71,6 +73,16 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True):
     upkeep: UpkeepSettings = UpkeepSettings()
     scrape: tuple[ScrapeTarget, ...] = ()
     dcgm: bool = False
+
+    def recorded_by(self) -> dict[str, Any]:
+        """What decides how the recording looks, for its start event; no folder, address or token among it."""
+        retention = {f"retention.{name}": value for name, value in msgspec.to_builtins(self.upkeep.retention).items()}
+        return {
+            "collector.sample_interval_s": self.sample_interval_s,
+            "collector.seal_interval_s": self.seal_interval_s,
+            "collector.source": self.source.partition(":")[0],
+            **retention,
+        }
 
 
 class Sealer:
@@ -232,9 +244,11 @@ def run(settings: CollectorSettings) -> int:
     sealer = Sealer(folder, settings.seal_interval_s, settings.upkeep, first)
     stop, told_to_end = threading.Event(), threading.Event()
     renewal = Renewal(stop)
+    tally, servers = Tally(), NewestServers()
 
     def after_tick(now: Now) -> None:
         sealer.look(now)
+        servers.note(sampler.latest.events)
         if not sampler.latest.problem:
             renewal.look(sampler.latest.events)
 
@@ -246,10 +260,12 @@ def run(settings: CollectorSettings) -> int:
         version=settings.version,
         pid=os.getpid(),
         after_tick=after_tick,
+        settings=settings.recorded_by(),
         space=SpaceWatch(limits, lambda: free_bytes(folder)),
     )
     health = Health(sampler, clock)
-    metrics = _exposed(settings, folder, sampler, health, sealer)
+    received = Received(tally, lambda: servers.standing(clock.now().wall_us))
+    metrics = _exposed(settings, folder, sampler, health, sealer, received)
 
     def end(*_: object) -> None:
         told_to_end.set()
@@ -261,7 +277,7 @@ def run(settings: CollectorSettings) -> int:
     sampling = threading.Thread(target=_sample, args=(sampler, stop, failures), name="sampler", daemon=True)
     intake = Intake(lambda: Ledger(folder), SpaceWatch(limits, lambda: free_bytes(folder)))
     token = None if is_here(settings.host) else token_in(folder / TOKEN_NAME)
-    serving = _serve(http_face(health, metrics, ingest_routes(intake, token)), listener)
+    serving = _serve(http_face(health, metrics, ingest_routes(Door(intake, token, tally, servers))), listener)
     sampling.start()
     logger.info("recording to %s; http://%s:%d/metrics", folder, settings.host, listener.getsockname()[1])
     stop.wait()
@@ -280,7 +296,9 @@ def run(settings: CollectorSettings) -> int:
     return 1 if failures else 0
 
 
-def _exposed(settings: CollectorSettings, folder: Path, sampler: Sampler, health: Health, sealer: Sealer) -> Exposed:
+def _exposed(
+    settings: CollectorSettings, folder: Path, sampler: Sampler, health: Health, sealer: Sealer, received: Received
+) -> Exposed:
     def is_fresh() -> bool:
         return health.stopped_because() is None
 
@@ -291,7 +309,7 @@ def _exposed(settings: CollectorSettings, folder: Path, sampler: Sampler, health
     figures = LedgerFigures(
         lambda: quarantined_count(folder), lambda: free_bytes(folder), size_bytes, lambda: sealer.figures
     )
-    live = LiveCollector(lambda: sampler.latest, is_fresh, settings.version, figures)
+    live = LiveCollector(lambda: sampler.latest, is_fresh, settings.version, figures, received)
     return Exposed(live, DcgmCollector(lambda: sampler.latest, is_fresh, socket.gethostname()), settings.dcgm)
 
 

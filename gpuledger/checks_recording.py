@@ -16,6 +16,7 @@ from gpuledger.clients import CLIENTS, SERVER_NAME
 from gpuledger.findings import Check, State
 from gpuledger.settings import SettingOrigin, Settings
 from query.capabilities import capabilities
+from query.confinement import ENFORCED_FROM
 from query.figures import age_words, spelled
 from query.live import live_state
 from query.local_source import LocalSource
@@ -182,6 +183,16 @@ def clock_is_synchronized() -> bool | None:
         return None
     state: int = library.adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
     return None if state < 0 else state != _TIME_ERROR
+
+
+def sql_check(landlock: int) -> Check:
+    """What holds the process that runs ad-hoc SQL, by the version of Landlock that this kernel has."""
+    if landlock >= ENFORCED_FROM:
+        held = f"queries run in a process that Landlock {landlock} lets read the sealed files alone"
+        return Check("SQL", State.OK, held)
+    has = f"has version {landlock}" if landlock else "has none"
+    faster = f"Landlock {ENFORCED_FROM} would be faster, this kernel {has}"
+    return Check("SQL", State.OK, f"queries run in a process without a file system; {faster}")
 
 
 def clock_check(is_synchronized: bool | None) -> Iterator[Check]:

@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from gpuledger import __version__
-from gpuledger.commands import care, clients, data, history, looking, requests, running
+from gpuledger.commands import care, clients, costs, data, history, looking, requests, running
 from store.errors import GpuledgerError
 
 app = typer.Typer(
@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for topic in (running, looking, history, requests, data, care, clients):
+for topic in (running, looking, history, requests, costs, data, care, clients):
     app.add_typer(topic.app)
 
 

@@ -77,6 +77,15 @@ class McpSection(_Section):
     port: int = Field(
         default=9466, ge=0, le=65535, description="Port of the MCP server over HTTP; 0 takes any free one."
     )
+    allow_export: bool = Field(default=False, description="Whether an agent may write files into export_folder.")
+    export_folder: Path | None = Field(
+        default=None,
+        description="The one folder that an agent's exports go to. Unset: the ledger's, with -exports behind its name.",
+    )
+    export_bytes_max: int = Field(
+        default=1_000_000_000, ge=0, description="Most bytes that all files in export_folder take together."
+    )
+    allow_annotations: bool = Field(default=False, description="Whether an agent may pin notes to times.")
 
 
 class QuerySection(_Section):
@@ -127,11 +136,28 @@ class RetentionSection(_Section):
     annotation_max_age_days: float | None = _own_age("annotation", "never")
 
 
+class CostsSection(_Section):
+    """What energy costs here. Where nothing is set, no price and no CO2 is told."""
+
+    price_per_kwh: float | None = Field(
+        default=None, ge=0, description="What a kWh costs, in costs.currency; unset: no price is told."
+    )
+    currency: str = Field(default="", max_length=8, description="Currency of costs.price_per_kwh, such as EUR.")
+    co2_grams_per_kwh: float | None = Field(
+        default=None, ge=0, description="Grams of CO2 that a kWh of this grid stands for; unset: none is told."
+    )
+    power_usage_effectiveness_ratio: float = Field(
+        default=1.0, ge=1, le=10, description="Energy of the building per energy of its machines (PUE)."
+    )
+
+
 class ScrapedServer(_Section):
-    """An inference server to scrape: one `[[scrape]]` table."""
+    """An inference server to scrape: one `[[scrape]]` table. What it wants to be shown stands in files of its own."""
 
     url: str
     service: str | None = None
+    token_file: Path | None = None
+    headers_file: Path | None = None
 
     @field_validator("url")
     @classmethod
@@ -144,6 +170,9 @@ class ScrapedServer(_Section):
         if not is_one or "@" in parts.netloc:
             raise ValueError("write it as http://127.0.0.1:8000/metrics, without a password")
         return url
+
+    def __str__(self) -> str:
+        return " ".join(f"{name}={value}" for name, value in self.model_dump(exclude_none=True).items())
 
 
 class Settings(BaseSettings):
@@ -166,11 +195,17 @@ class Settings(BaseSettings):
     mcp: McpSection = McpSection()
     query: QuerySection = QuerySection()
     retention: RetentionSection = RetentionSection()
+    costs: CostsSection = CostsSection()
     scrape: tuple[ScrapedServer, ...] = Field(
         default=(),
-        description="Inference servers to scrape, one `[[scrape]]` table each with `url` and `service`; "
-        "in the environment a JSON list.",
+        description="Inference servers to scrape, one `[[scrape]]` table each with `url`, and where wanted `service`, "
+        "`token_file` (a bearer token) and `headers_file` (lines of `Name: value`); in the environment a JSON list.",
     )
+
+    @property
+    def export_folder(self) -> Path:
+        """The folder that an agent's exports go to."""
+        return self.mcp.export_folder or self.data.absolute().with_name(f"{self.data.absolute().name}-exports")
 
     @classmethod
     def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[Any, ...]:
@@ -194,6 +229,11 @@ def setting_fields() -> Iterator[tuple[str, Any]]:
             yield from ((f"{name}.{key}", field) for key, field in declared.annotation.model_fields.items())
         else:
             yield name, declared
+
+
+def setting_words(value: Any) -> list[str]:
+    """A setting's value as it is shown; a list has a line for each of its members."""
+    return [str(one) for one in value] or ["none"] if isinstance(value, tuple) else [str(value)]
 
 
 def load_settings(flags: Mapping[str, Any] | None = None, config: Path | None = None) -> Settings:

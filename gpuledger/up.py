@@ -66,7 +66,7 @@ def collector_command(settings: Settings) -> list[str]:
         **settings.collector.model_dump(),
         "dcgm": settings.metrics.dcgm,
         "upkeep": upkeep_settings(settings),
-        "scrape": [one.model_dump() for one in settings.scrape],
+        "scrape": [one.model_dump(mode="json") for one in settings.scrape],
     }
     return [sys.executable, "-P", "-m", "collector", msgspec.json.encode(record).decode()]
 

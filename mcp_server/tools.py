@@ -32,6 +32,7 @@ from query.local_source import LocalSource
 from query.trends import trend
 from query.windows import Window, resolve_window, zone_info
 from store.errors import GpuledgerError
+from store.snapshot import END_OF_TIME_US
 
 READ_ONLY = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
 SQL_ROWS_MAX = 1_000
@@ -168,7 +169,8 @@ class Tools:
                 rows_max=min(max_rows, self._settings.sql_rows_max),
                 time_limit_s=self._settings.sql_time_limit_s,
                 time_zone=zone_info(tz or self._settings.time_zone).key,
-                **({"start_us": span.start_us, "end_us": span.end_us} if span else {}),
+                start_us=span.start_us if span else 0,
+                end_us=span.end_us if span else END_OF_TIME_US,
             )
             return self._result(sql_answer(found))
 

@@ -55,6 +55,9 @@ class Source(Protocol):
     ) -> AbstractContextManager[Engine]:
         """An engine that sees at least the events of `kinds` in [start_us, end_us), in one consistent picture."""
 
+    def times_of(self, kind: str, seq: int) -> tuple[int, int] | None:
+        """Times between which the event of that number was observed, [from, to); None where there is none."""
+
     def trend(self, question: "TrendQuestion") -> "TrendReading | None":
         """What a trend is made of, for whom that is at hand; None where an engine is to be asked."""
 

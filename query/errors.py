@@ -21,6 +21,10 @@ class LengthError(UsageError):
     """A length of time that cannot be read."""
 
 
+class QuantityError(UsageError):
+    """A value that cannot be read, or that is of another unit."""
+
+
 class GroupingError(UsageError):
     """Requests cannot be grouped, cut or judged like that."""
 

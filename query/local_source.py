@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from query.column_cache import ColumnCache
+from query.confinement import landlock_version
 from query.trend_reading import TrendPieces, TrendQuestion, TrendReading, read_pieces, read_trend
 from store.snapshot import END_OF_TIME_US, KindSnapshot, LedgerReader
 
 if TYPE_CHECKING:
     from query.damage import Reading
     from query.duck_engine import DuckDatabase, DuckEngine
+    from query.sql_process import SqlProcess
 
 
 class LocalSource:
@@ -27,6 +29,7 @@ class LocalSource:
         self._columns = ColumnCache()
         self._lock = threading.Lock()
         self._database: DuckDatabase | None = None
+        self._sql: SqlProcess | None = None
 
     @contextmanager
     def engine(
@@ -41,6 +44,20 @@ class LocalSource:
         with self._lock:
             self._database = self._database or DuckDatabase()
             return self._database
+
+    def times_of(self, kind: str, seq: int) -> tuple[int, int] | None:
+        with self.reader() as reader:
+            return reader.times_of(kind, seq)
+
+    def sql_process(self) -> "SqlProcess":
+        """The process that runs ad-hoc SQL, one for all questions; it starts when it is first named."""
+        from query.sql_process import SqlProcess  # noqa: PLC0415 - as above
+
+        with self._lock:
+            if self._sql is None:
+                self._sql = SqlProcess(self.folder / "events", landlock=landlock_version())
+                self._sql.warm()
+            return self._sql
 
     def trend(self, question: TrendQuestion) -> TrendReading | None:
         return read_trend(self.folder, self._columns, self._left_out, question)
@@ -79,3 +96,5 @@ class LocalSource:
     def close(self) -> None:
         if self._database is not None:
             self._database.close()
+        if self._sql is not None:
+            self._sql.close()

@@ -137,6 +137,7 @@ def summarize_requests(
     by: Sequence[str] = ("operation", "model"),
     only: RequestFilter | None = None,
     step_s: int | None = None,
+    measures: Sequence[str] = tuple(MEASURES),
 ) -> RequestSummary:
     """How many requests finished in `window` and how long they took.
 
@@ -147,13 +148,14 @@ def summarize_requests(
         by: Some of `GROUPINGS`; one group for all where empty.
         only: Which requests.
         step_s: Width of the steps; one step where None.
+        measures: Some of `MEASURES`: from cells only these are told, and the duration.
 
     Raises:
         GroupingError: Something to group by that there is not, or too many steps.
     """
     _check(window, by, step_s)
     only = only or RequestFilter()
-    figures, resolution = _figures(source, window, tuple(by), only, step_s)
+    figures, resolution = _figures(source, window, tuple(by), only, step_s, measures)
     groups = tuple(_group(one, tuple(by), window, step_s) for one in figures)
     return RequestSummary(
         window=window,
@@ -189,12 +191,17 @@ def _limits(resolution: Resolution) -> tuple[str, ...]:
 
 
 def _figures(
-    source: Source, window: Window, by: tuple[str, ...], only: RequestFilter, step_s: int | None
+    source: Source,
+    window: Window,
+    by: tuple[str, ...],
+    only: RequestFilter,
+    step_s: int | None,
+    measures: Sequence[str],
 ) -> tuple[list[GroupFigures], Resolution]:
     from query.request_cells import figures_from_cells  # noqa: PLC0415 - short windows need no cells
 
     if window.seconds > RAW_UPTO_S and (step_s is None or step_s % 3600 == 0):
-        found = figures_from_cells(source, window, by, only, step_s)
+        found = figures_from_cells(source, window, by, only, step_s, measures)
         if found is not None:
             return found
     return _asked(source, window, by, only, step_s), "raw"

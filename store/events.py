@@ -815,6 +815,7 @@ SERVER_SAMPLE = Kind(
         _state("up", "bool", "Whether the scrape succeeded."),
         _gauge("requests_running_count", "int32", "Requests being processed.", "vllm:num_requests_running"),
         _gauge("requests_waiting_count", "int32", "Requests waiting to be scheduled.", "vllm:num_requests_waiting"),
+        _gauge("requests_retracted_count", "int32", "Requests put aside for want of memory, as the server's own gauge has it.", "sglang:num_retracted_reqs"),
         _gauge("kv_cache_used_ratio", "float32", "Share of the KV cache in use.", "vllm:kv_cache_usage_perc"),
         _gauge("generation_tokens_per_second", "float32", "Generation throughput as the server reports it.", "sglang:gen_throughput"),
         _counter("prompt_tokens", "int64", "Prompt tokens processed.", "vllm:prompt_tokens_total"),
@@ -823,6 +824,7 @@ SERVER_SAMPLE = Kind(
         _counter("preemption_count", "int64", "Requests put aside by the scheduler.", "vllm:num_preemptions_total"),
         _counter("requests_success_count", "int64", "Requests finished.", "vllm:request_success_total"),
         _counter("requests_rejected_count", "int64", "Requests refused.", "vllm:admission_rejections_total"),
+        _counter("requests_failure_count", "int64", "Requests that failed.", "nv_inference_request_failure"),
         _counter("prefix_cache_queries_tokens", "int64", "Tokens looked up in the prefix cache.", "vllm:prefix_cache_queries_total"),
         _counter("prefix_cache_hits_tokens", "int64", "Tokens found in the prefix cache.", "vllm:prefix_cache_hits_total"),
         _histogram("time_to_first_token_histogram", "Time to first token, seconds"),
@@ -927,10 +929,10 @@ INVENTORY = Kind(
 LEDGER_EVENT = Kind(
     name="ledger_event",
     version=1,
-    row="the recorder's own life: start, stop, gap, clock step, settings change, quarantine, retention",
+    row="the recorder's own life: start, stop, gap, clock step, quarantine, retention",
     cadence="as it happens",
     fields=(
-        _label("event", "string", "start, stop, gap, clock_step, suspend, probe_status, probe_failed, probe_stalled (a call does not return), probe_resumed (it has returned), probe_replaced (its thread was left behind), paused, resumed, renewed (the collector replaced its own process), settings_changed, quarantine, retention, hold, release, disk_low, disk_full, disk_ok or restored."),
+        _label("event", "string", "start, stop, gap, clock_step, suspend, probe_status, probe_failed, probe_stalled (a call does not return), probe_resumed (it has returned), probe_replaced (its thread was left behind), paused, resumed, renewed (the collector replaced its own process), quarantine, retention, hold, release, disk_low, disk_full, disk_ok or restored."),
         _label("message", "string", "What happened, as a sentence."),
         _label("probe", "string", "The probe it concerns."),
         _label("started_at", "time", "Beginning of the time it covers."),
@@ -939,7 +941,7 @@ LEDGER_EVENT = Kind(
         _gauge("missed_ticks_count", "int64", "Ticks that were not sampled."),
         _label("pid", "int32", "The collector's process."),
         _label("gpuledger_version", "string", "Version of the program."),
-        _label("details", "json", "What else is known of it."),
+        _label("details", "json", "What else is known of it; of a start, the settings in force."),
     ),
 )  # fmt: skip
 

@@ -163,6 +163,23 @@ class LedgerReader:
         ).get
         return round(count)
 
+    def times_of(self, kind: str, seq: int) -> tuple[int, int] | None:
+        """Between which times, [from, to), an event with that seq was observed, as catalogue and tail say."""
+        first_us, last_us = self._head.execute(
+            """
+            select min(first_us), max(last_us)
+            from (
+                select first_observed_at_us as first_us, last_observed_at_us as last_us
+                from segment where kind = :kind and first_seq <= :seq and last_seq >= :seq
+                union all
+                select first_observed_at_us, last_observed_at_us
+                from frame where kind = :kind and first_seq <= :seq and first_seq + event_count > :seq
+            )
+            """,
+            {"kind": kind, "seq": seq},
+        ).get
+        return None if first_us is None else (first_us, last_us + 1)
+
     def has_older(self, kind: str) -> bool:
         """Whether there are events that an earlier release wrote in an earlier version of the kind."""
         has_older: int = self._head.execute(

@@ -10,7 +10,11 @@ from pathlib import Path
 
 import pytest
 
-PLUGINS = {"fakenvml": "fakenvml/plugin.py", "prometheus": "prometheus/plugin.py"}
+PLUGINS = {
+    "fakenvml": "fakenvml/plugin.py",
+    "prometheus": "prometheus/plugin.py",
+    "scenarios": "../benchmarks/scenarios.py",
+}
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gpuledger.commands.asking import Asked, WindowText, answering
-from store.errors import NoDataError
+from store.errors import NoDataError, UsageError
 
 if TYPE_CHECKING:
     from query.local_source import LocalSource
@@ -115,12 +115,32 @@ def slow(
 def diagnose(
     asked: Asked,
     request: Annotated[
-        str, typer.Argument(help="The request: its number in 'gpuledger slow', its event, source or trace id.")
-    ],
+        str | None,
+        typer.Argument(
+            help="The request: its number in 'gpuledger slow', its event, source or trace id.", show_default=False
+        ),
+    ] = None,
+    window: Annotated[
+        str | None,
+        typer.Option("--window", "-w", help="In place of a request: 14:00-14:30, 'last hour'.", show_default=False),
+    ] = None,
+    service: Service = None,
+    operation: Operation = None,
+    model: Model = None,
 ) -> None:
-    """Show what went on while a request ran, compared with fast requests like it."""
-    from gpuledger.request_answers import diagnosis_answer
+    """Show what went on while a request ran, or in a window, compared with when requests like these were fast."""
+    from gpuledger.request_answers import diagnosis_answer, window_diagnosis_answer
     from query.diagnosis import diagnose as diagnose_request
+    from query.diagnosis import diagnose_window
+    from query.requests import RequestFilter
 
-    found = diagnose_request(asked.source, request, now=asked.now)
-    asked.emit(diagnosis_answer(found))
+    only = RequestFilter(service, operation, model)
+    if window is not None and request is None:
+        found = diagnose_window(asked.source, asked.window(window), now=asked.now, only=only)
+        asked.emit(window_diagnosis_answer(found))
+    elif request is not None and window is None and not only.given:
+        asked.emit(diagnosis_answer(diagnose_request(asked.source, request, now=asked.now)))
+    else:
+        raise UsageError(
+            "One thing is diagnosed at a time", "give a request, or --window with --service, --operation and --model"
+        )

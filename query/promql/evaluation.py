@@ -8,6 +8,7 @@ import numpy as np
 
 from query.promql import functions
 from query.promql.aggregation import aggregate
+from query.promql.errors import SAMPLES_MAX, too_many
 from query.promql.families import Labels
 from query.promql.matching import Value, binary
 from query.promql.ranges import RANGE_FUNCTIONS, RangeFunction, Windows, line_of, quantile, windows_of
@@ -85,7 +86,10 @@ class Evaluation:
         back_ms = LOOKBACK_MS if selector.range_ms is None else selector.range_ms
         start_ms, end_ms = int(self.moment_ms[0]), int(self.moment_ms[-1])
         first_ms, last_ms = start_ms - selector.offset_ms - back_ms, end_ms - selector.offset_ms
-        return self.recorded.select(selector.matchers, first_ms, last_ms, selector.range_ms, function)
+        found = self.recorded.select(selector.matchers, first_ms, last_ms, selector.range_ms, function)
+        if len(found) * len(self.moment_ms) > SAMPLES_MAX:
+            raise too_many()
+        return found
 
     def _instant(self, selector: Selector) -> Vector:
         """The newest sample of each series, where it is not stale and no older than the lookback."""

@@ -19,7 +19,7 @@ from query.catalogue import Metric
 from query.columns import Cells, Key, Rows, cell_key_names, key_names
 from query.local_source import LocalSource
 from query.promql import info
-from query.promql.errors import EvaluationError
+from query.promql.errors import SAMPLES_MAX, EvaluationError, too_many
 from query.promql.families import HistoryFamily, Labels, Member, families, labels_of
 from query.promql.matching_labels import matches
 from query.promql.series import LOOKBACK_MS, Series
@@ -33,6 +33,7 @@ from store.events import Field, Kind, stale_after_s
 from store.rollup_cells import STEPS_S, series_name
 from store.snapshot import RollupExtent
 
+FAR_MS = 10**14  # the year 5138: there are no events beyond it, nor before the epoch
 CELLS_A_WINDOW = 5  # windows of so many cells differ little from windows of their samples
 HOURS_FROM_DAYS = 31  # beyond that, a minute's cells of 8 GPUs are as many as samples may be
 
@@ -81,6 +82,8 @@ class History:
             if family is info.FAMILY:
                 up = families()["dgx_gpu_up"]
                 found += info.info_series(self.source, self._series(up, up.members[0], asked), end_ms)
+            if sum(len(series.time_ms) for series in found) > SAMPLES_MAX:
+                raise too_many()
         return [series for series in found if fits(dict(series.labels), matchers)]
 
     def _series(self, family: HistoryFamily, member: Member, asked: "_Asked") -> list[Series]:
@@ -113,7 +116,8 @@ class _Asked:
 
     @property
     def window(self) -> Window:
-        start, end = (datetime.fromtimestamp(ms / 1000, UTC) for ms in (self.start_ms, self.end_ms + 1))
+        edges_ms = (min(max(ms, 0), FAR_MS) for ms in (self.start_ms, self.end_ms + 1))
+        start, end = (datetime.fromtimestamp(ms / 1000, UTC) for ms in edges_ms)
         return Window(start, end, "UTC", "")
 
     def choices(self, column: Field) -> Iterator["_Choice"]:

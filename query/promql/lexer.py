@@ -18,6 +18,7 @@ _UNITS_MS = {
     "w": 7 * 86_400_000,
     "y": 365 * 86_400_000,
 }
+_DURATION_MS_MAX = 2**63 // 10**6  # Prometheus counts nanoseconds
 _DURATION = "(?:[0-9]+y)?(?:[0-9]+w)?(?:[0-9]+d)?(?:[0-9]+h)?(?:[0-9]+m(?!s))?(?:[0-9]+s)?(?:[0-9]+ms)?"
 _TOKENS = re.compile(
     rf"""
@@ -68,7 +69,10 @@ def duration_ms(text: str) -> int:
     """
     if not text or not re.fullmatch(_DURATION, text):
         raise ExpressionError(f"not a valid duration string: {text!r}", "write 5m, 1h30m or 500ms")
-    return sum(int(number) * _UNITS_MS[unit] for number, unit in re.findall(r"([0-9]+)(ms|[smhdwy])", text))
+    found = sum(int(number) * _UNITS_MS[unit] for number, unit in re.findall(r"([0-9]+)(ms|[smhdwy])", text))
+    if found > _DURATION_MS_MAX:
+        raise ExpressionError("duration out of range")
+    return found
 
 
 def number(text: str) -> float:

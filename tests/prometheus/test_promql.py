@@ -328,6 +328,7 @@ WRONG = [
     "no_such_function(dgx_gpu_up)",
     "dgx_gpu_up[0s]",
     "dgx_gpu_up[1x]",
+    "dgx_gpu_up[293y]",
     "dgx_gpu_up offset",
     "(dgx_gpu_up)[1m]",
     "(dgx_gpu_up) offset 1m",
