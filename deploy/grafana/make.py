@@ -98,6 +98,22 @@ GPU_DETAIL = [
     Panel("ECC errors", "none", [(f"increase({gpu('dgx_gpu_ecc_errors_total')}[1h])", "{{type}} {{scope}}, GPU {{gpu}}")]),
 ]  # fmt: skip
 REQUESTS = [
+    Panel(
+        "Requests of inference servers", "none",
+        [
+            ("dgx_server_requests_running", "running, {{server}} {{model}}"),
+            ("dgx_server_requests_waiting", "waiting, {{server}} {{model}}"),
+        ],
+    ),
+    Panel("KV cache in use", "percentunit", [("dgx_server_kv_cache_used_ratio", "{{server}} {{model}}")]),
+    Panel(
+        "Tokens a second", "none",
+        [
+            (rate("dgx_server_prompt_tokens_total"), "prompt, {{server}} {{model}}"),
+            (rate("dgx_server_generation_tokens_total"), "generated, {{server}} {{model}}"),
+        ],
+    ),
+    Panel("Events sent to the recorder", "none", [(rate("dgx_ingest_events_total"), "{{path}} {{outcome}}")]),
     Panel("Calls a second", "reqps", [(f"sum by (method, status) ({rate('dgx_mcp_requests_total')})", "{{method}} {{status}}")]),
     Panel("Calls that failed", "none", [("sum by (type) (increase(dgx_mcp_errors_total[1h]))", "{{type}}")]),
     Panel(

@@ -31,9 +31,9 @@ NOW_US = 1_795_435_200_000_000
 
 
 @pytest.fixture(scope="session")
-def live(full_tick):
+def live(full_tick, received):
     figures = LedgerFigures(lambda: 0, lambda: 1, lambda: 1, UpkeepFigures)
-    return LiveCollector(lambda: full_tick, lambda: True, "1.2.3", figures)
+    return LiveCollector(lambda: full_tick, lambda: True, "1.2.3", figures, received)
 
 
 @pytest.fixture(scope="session")
