@@ -41,14 +41,17 @@ def main() -> None:
     parser.add_argument("--gpus", type=int, default=8)
     exposed = machine(parser.parse_args().gpus)
     for name, accept, sets in (("text", "", []), ("OpenMetrics", OPENMETRICS, []), ("with DCGM's", "", ["dcgm"])):
-        taken_ms, body = [], b""
+        taken_ms, cpu_ms, body = [], [], b""
         for _ in range(SCRAPES):
-            began_s = time.perf_counter()
+            began_s, cpu_began_s = time.perf_counter(), time.process_time()
             body, _ = exposed.scraped(accept, sets)
             taken_ms.append(1000 * (time.perf_counter() - began_s))
+            cpu_ms.append(1000 * (time.process_time() - cpu_began_s))
         p50, p95 = statistics.median(taken_ms), statistics.quantiles(taken_ms, n=20)[-1]
-        lines = body.count(b"\n")
-        print(f"{name:12s} p50 {p50:6.1f} ms  p95 {p95:6.1f} ms  {lines:6,} lines  {len(body) / 1000:7.1f} kB")
+        lines, cpu = body.count(b"\n"), statistics.median(cpu_ms)
+        print(
+            f"{name:12s} p50 {p50:5.1f} ms  p95 {p95:5.1f} ms  CPU {cpu:5.1f} ms  {lines:6,} lines  {len(body) / 1000:6.1f} kB"
+        )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from query.promql import errors, evaluation, history
 from query.promql.asking import ask_at, ask_between
+from query.promql.catalogue import series_between
 from query.promql.errors import EvaluationError, ExpressionError
 from query.promql.parser import parse
 from query.promql.tree import Binary, Negative, Number
@@ -145,3 +146,14 @@ def test_what_would_not_fit_into_memory_is_refused(machine, monkeypatch):
         ask_at(machine.source, "dgx_gpu_utilization_percent", at_ms)
     with pytest.raises(EvaluationError, match="too many samples"):
         ask_between(machine.source, "dgx_cpu_utilization_percent", at_ms - 8000, at_ms, 500)
+
+
+def test_of_a_long_window_the_series_are_those_of_its_last_day(book):
+    book.append([book.gpu(0, 1, power_watts=1.0), book.gpu(2 * 86_400, 0, power_watts=1.0)])
+
+    def gpus(until_s):
+        start_ms, end_ms = (round(book.at(second).timestamp() * 1000) for second in (-1000, until_s))
+        found = series_between(book.source, [parse("dgx_gpu_power_usage_watts").matchers], start_ms, end_ms)
+        return [dict(labels)["gpu"] for labels in found]
+
+    assert (gpus(3 * 86_400), gpus(86_399), gpus(-500)) == (["0"], ["1"], [])
