@@ -190,26 +190,27 @@ def _find(source: Source, request: str, now: datetime) -> dict[str, Any]:
 
 
 def _backwards(now_us: int) -> Iterator[Interval]:
-    """A day, the two before, the four before these and so on; first of all what is dated later than now."""
-    yield now_us, 2**53
-    length_us = DAY_US
-    while now_us > 0:
-        yield max(now_us - length_us, 0), now_us
-        now_us, length_us = now_us - length_us, 2 * length_us
+    """The last day and what is dated later than now, and then all before: mostly it is a new one that is asked for."""
+    yield now_us - DAY_US, 2**53
+    yield 0, now_us - DAY_US
+
+
+NAMES = ("event_id", "source_event_id", "trace_id")
 
 
 def _read_one(source: Source, request: str, span: Interval, *, by_seq: bool) -> list[dict[str, Any]]:
     with source.engine(["request"], start_us=span[0], end_us=span[1]) as engine:
-        name = engine.parameter("name", "text")
-        by_name = f"(event_id = {name} or source_event_id = {name} or trace_id = {name})"
-        text = sql_text("one_request").format(
-            relation=requests_with_model(engine),
-            in_window=in_window(engine),
-            filter=f"seq = {engine.parameter('seq', 'int')}" if by_seq else by_name,
+        columns = ("seq",) if by_seq else NAMES
+        name = engine.parameter("name", "int" if by_seq else "text")
+        # one column a scan: an "or" of them would not ask the files' Bloom filters
+        text = " union all ".join(
+            sql_text("requests_named").format(
+                relation=requests_with_model(engine), in_window=in_window(engine), column=column, name=name
+            )
+            for column in columns
         )
-        named: dict[str, Any] = {"seq": int(request)} if by_seq else {"name": request}
-        rows: list[dict[str, Any]] = engine.query(text, start=span[0], end=span[1], **named).to_pylist()
-    return rows
+        found = engine.query(text, start=span[0], end=span[1], name=int(request) if by_seq else request)
+    return sorted(found.to_pylist(), key=lambda row: -row["seq"])
 
 
 def _phases(row: dict[str, Any], usual: Sequence[Moment]) -> Iterator[Phase]:
