@@ -5,10 +5,14 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("collector", "gpuledger", "mcp_server", "query", "store", "migrations")
@@ -16,13 +20,35 @@ ROOMS = ("collector", "gpuledger", "mcp_server", "query", "store", "migrations")
 
 @pytest.fixture(scope="session")
 def dependencies(tmp_path_factory):
-    """A folder with what this interpreter has installed but gpuledger: what pip finds there, it need not fetch."""
+    """A folder with what gpuledger needs of this interpreter's packages: what pip finds there, it need not fetch.
+
+    Files and no links to folders: what answers SQL may read where Python finds its packages, and nowhere else.
+    """
     folder = tmp_path_factory.mktemp("dependencies")
-    places = [Path(entry) for entry in sys.path if entry.endswith("-packages")]
-    for path in (path for place in places for path in place.iterdir() if path.suffix != ".pth"):
-        if path.name not in ROOMS and not path.name.startswith(("gpuledger-", "__editable__")):
-            (folder / path.name).symlink_to(path)
+    found = {}
+    needed("gpuledger", (), found)
+    for name, one in found.items():
+        for path in (path for path in one.files or () if name != "gpuledger" and ".." not in path.parts):
+            (folder / path.parent).mkdir(parents=True, exist_ok=True)
+            link(one.locate_file(path), folder / path)
     return folder
+
+
+def needed(name: str, extras: Iterable[str], found: dict[str, metadata.Distribution]) -> None:
+    """Add a distribution, and what it asks for, to those that were found."""
+    found[name] = metadata.distribution(name)
+    for wanted in map(Requirement, found[name].requires or ()):
+        is_asked_for = wanted.marker is None or any(wanted.marker.evaluate({"extra": one}) for one in ("", *extras))
+        if is_asked_for and canonicalize_name(wanted.name) not in found:
+            needed(canonicalize_name(wanted.name), wanted.extras, found)
+
+
+def link(source: Path, target: Path) -> None:
+    """The same file under another name where that can be: together they are a gigabyte."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 @pytest.fixture(scope="session")
@@ -113,3 +139,23 @@ def place(tmp_path, dependencies):
     place = Place(root, environment, *ports)
     yield place
     place.run("uninstall.sh")
+
+
+@pytest.fixture
+def prometheus(place, tmp_path, pytestconfig):
+    """A real Prometheus with the settings that are delivered, but for this root's ports and folder, and each second."""
+    settings = (ROOT / "deploy/prometheus/prometheus.yaml").read_text()
+    for delivered, ours in (
+        ("127.0.0.1:9465", f"127.0.0.1:{place.collector_port}"),
+        ("127.0.0.1:9466", f"127.0.0.1:{place.mcp_port}"),
+        ("/var/lib/gpuledger", str(place.ledger)),
+        ("15s", "1s"),
+    ):
+        assert delivered in settings
+        settings = settings.replace(delivered, ours)
+    folder = tmp_path / "prometheus"
+    folder.mkdir()
+    shutil.copy(ROOT / "deploy/prometheus/rules.yaml", folder)
+    real = pytestconfig.pluginmanager.get_plugin("prometheus").RealPrometheus(folder, settings)
+    yield real
+    real.close()

@@ -7,13 +7,14 @@ command lines.
 import json
 import re
 import subprocess
+import time
 import urllib.request
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 
 def samples(place, after_seq: int = 0) -> list[dict]:
@@ -41,14 +42,16 @@ def running(place) -> list[str]:
     return [line for line in lines if str(place.root) in line]
 
 
-def test_a_machines_life_from_installation_to_the_end_with_its_ledger_whole(place, make_wheel, capsys):
+def test_a_machines_life_from_installation_to_the_end_with_its_ledger_whole(place, prometheus, make_wheel, capsys):
     done = place.run("install.sh", "--wheel", str(make_wheel("1.0.0")))
     assert done.returncode == 0, done.stdout
     assert records_with(place, "1.0.0")
+    assert_scraped(prometheus, "1.0.0")
 
     done = place.run("update.sh", "--wheel", str(make_wheel("1.1.0")))
     assert done.returncode == 0, done.stdout
     assert records_with(place, "1.1.0")
+    assert_scraped(prometheus, "1.1.0")
     with capsys.disabled():
         print(f"\nthe collector's gap during the update: {told_gap_s(place, done.stdout)} s")  # noqa: T201 - for who reads the run
 
@@ -59,6 +62,7 @@ def test_a_machines_life_from_installation_to_the_end_with_its_ledger_whole(plac
     assert "broken on purpose" in (place.root / "var/log/gpuledger/gpuledger-collector.log").read_text()
     assert records_with(place, "1.1.0")
     assert samples(place)[: len(before)] == before
+    assert_scraped(prometheus, "1.1.0")
     assert "there is no working release 1.2.0" in place.run("rollback.sh", "1.2.0").stdout
 
     done = place.run("rollback.sh")
@@ -83,6 +87,27 @@ def records_with(place, version: str) -> bool:
     """Whether that release is the current one, answers, and adds to a ledger without a fault."""
     newest = samples(place)[-1]["seq"]
     return place.current == version and f'version="{version}"' in metrics(place) and bool(samples(place, newest))
+
+
+def assert_scraped(prometheus, version: str) -> None:
+    """Wait until Prometheus has seen both services, each once, as this release; its own scrapes are all there is to wait for."""
+    wanted = {"gpuledger", "gpuledger-mcp"}
+    for _ in range(300):
+        seen = {
+            row["metric"]["job"] for row in asked(prometheus, f'{{__name__=~"dgx_.*_build_info",version="{version}"}}')
+        }
+        up = {row["metric"]["job"] for row in asked(prometheus, "up == 1")}
+        if seen >= wanted and up == wanted:
+            break
+        time.sleep(0.1)
+    assert (seen, up) == (wanted, wanted)
+    assert asked(prometheus, "dgx_gpu_temperature_celsius > 0"), "the GPUs of the demo machine"
+
+
+def asked(prometheus, query: str) -> list[dict]:
+    status, answer = prometheus.get("query", query=query)
+    assert status == 200, answer
+    return answer["data"]["result"]
 
 
 def told_gap_s(place, output: str) -> float:
