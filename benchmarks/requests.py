@@ -2,10 +2,15 @@
 
     python benchmarks/requests.py ingest                # a minute; the marks are printed beside the figures
     python benchmarks/requests.py ingest --folder /var/tmp
+    python benchmarks/requests.py ask                   # 10 million requests over 30 days: minutes to make them
+    python benchmarks/requests.py ask --folder /var/tmp/history     # made there once, asked again the next time
 
 `ingest` starts a real collector on one core and posts to it from another: batches of spans as the OpenTelemetry SDK
 encodes them, and batches of NDJSON. Each has ids of its own, so nothing is stored for being known. An acknowledgement
 says that the batch is on disk; the CPU time is all of the collector's, its sampling included.
+
+`ask` asks the ledger of `benchmarks/request_history.py`, warm: the median of some askings by one process that has asked
+before, and the CPU time of one, which other work on the machine changes less.
 """
 
 import argparse
@@ -21,10 +26,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-SENDERS = 2
+SENDERS = 8
 
 
 def row(what: str, figure: float, unit: str, mark: str = "", *, is_met: bool | None = None) -> None:
@@ -166,13 +172,75 @@ def ingest(folder: Path) -> None:
         collector.end()
 
 
+def ask(folder: Path, requests: int, days: int, times: int) -> None:
+    from request_history import NOW, History, make_history
+
+    from query.diagnosis import diagnose, diagnose_window
+    from query.local_source import LocalSource
+    from query.requests import summarize_requests
+    from query.slow import SlowRule, slow_requests
+    from query.windows import Window
+
+    if not folder.exists():
+        began_s = time.monotonic()
+        make_history(folder, History(requests, days))
+        print(f"{requests:,} requests over {days} days, made in {time.monotonic() - began_s:.0f} s", flush=True)
+    source = LocalSource(folder)
+
+    def window(hours: float) -> Window:
+        return Window(NOW - timedelta(hours=hours), NOW, "UTC", f"{hours:g}h")
+
+    def slow(hours: float, rule: SlowRule) -> Any:
+        return slow_requests(source, window(hours), rule, now=NOW)
+
+    by_percentile = SlowRule("percentile", percentile=99)
+    found = slow(1, by_percentile)
+    assert found.requests, "nothing is slow in the last hour"
+    one = str(found.requests[0].seq)
+    trace = str(slow(24 * days, by_percentile).requests[-1].trace_id)
+    asked: list[tuple[str, Callable[[], Any], float | None]] = [
+        ("slow, the last hour, p99", lambda: slow(1, by_percentile), 50),
+        (f"slow, {days} days, p99", lambda: slow(24 * days, by_percentile), 500),
+        (f"slow, {days} days, at least 30 s", lambda: slow(24 * days, SlowRule("threshold", 30.0)), 500),
+        ("slow, the last hour, for their tokens", lambda: slow(1, SlowRule("excess")), None),
+        (f"requests, {days} days", lambda: summarize_requests(source, window(24 * days), now=NOW), None),
+        ("one diagnosis, by its number", lambda: diagnose(source, one, now=NOW), 300),
+        ("one diagnosis, by the trace id of an old one", lambda: diagnose(source, trace, now=NOW), None),
+        ("diagnosis of the last half hour", lambda: diagnose_window(source, window(0.5), now=NOW), None),
+    ]
+    for what, question, mark_ms in asked:
+        wall_ms, cpu_ms = took_ms(question, times)
+        verdict = {} if mark_ms is None else {"is_met": wall_ms < mark_ms}
+        row(what, wall_ms, "ms", f"{mark_ms:g}" if mark_ms else "", **verdict)
+        row("    of CPU", cpu_ms, "ms")
+    source.close()
+
+
+def took_ms(question: Callable[[], Any], times: int) -> tuple[float, float]:
+    """Median of the time that a question takes, and of its CPU time; the first asking does not count."""
+    question()
+    wall_s, cpu_s = [], []
+    for _ in range(times):
+        began_s, cpu_began_s = time.perf_counter(), time.process_time()
+        question()
+        wall_s.append(time.perf_counter() - began_s)
+        cpu_s.append(time.process_time() - cpu_began_s)
+    return 1000 * statistics.median(wall_s), 1000 * statistics.median(cpu_s)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("part", choices=["ingest"])
-    parser.add_argument("--folder", type=Path, help="on whose disk; a temporary folder is made in it")
+    parser.add_argument("part", choices=["ingest", "ask"])
+    parser.add_argument("--folder", type=Path, help="ingest: on whose disk; ask: where the ledger is, or is to be made")
+    parser.add_argument("--requests", type=int, default=10_000_000)
+    parser.add_argument("--days", type=int, default=30)
+    parser.add_argument("--times", type=int, default=9)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
-        ingest(Path(name))
+    with tempfile.TemporaryDirectory(dir=arguments.folder if arguments.part == "ingest" else None) as name:
+        if arguments.part == "ingest":
+            ingest(Path(name))
+        else:
+            ask(arguments.folder or Path(name) / "ledger", arguments.requests, arguments.days, arguments.times)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ A family without a value is absent; so is everything about a GPU that does not a
 it is. When sampling has stopped, all but the collector's own are: a value that nobody reads any more is not fresh.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from collector.ingest.tally import Tally
 from collector.probe import Condition
 from collector.sampler import Latest
 from store.derivations import PrometheusFamily, prometheus_families
@@ -23,6 +24,7 @@ _LABELS: Mapping[str, Mapping[str, str]] = {
     "gpu_sample": {"gpu": "gpu_index", "uuid": "gpu_uuid"},
     "system_sample": {},
     "device_sample": {"type": "device_type", "device": "device"},
+    "server_sample": {"server": "server_address", "model": "model", "engine": "engine"},
 }
 """Sample kinds that are exposed, and the columns behind their labels."""
 
@@ -43,6 +45,19 @@ class LedgerFigures:
     free_bytes: Callable[[], int]
 
 
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What came over HTTP, and what inference servers said of themselves.
+
+    Args:
+        tally: Counts of what came.
+        servers: Gives the rows of servers that stand for now, scraped or sent.
+    """
+
+    tally: Tally
+    servers: Callable[[], Sequence[Event]]
+
+
 class LiveCollector(Collector):
     """Turns the newest tick into families.
 
@@ -51,6 +66,7 @@ class LiveCollector(Collector):
         is_fresh: Whether that tick is recent enough to stand for now.
         version: Of the program.
         ledger: What the ledger's folder is like; left out where there is none.
+        received: What came over HTTP; left out where nothing can.
     """
 
     def __init__(
@@ -59,8 +75,10 @@ class LiveCollector(Collector):
         is_fresh: Callable[[], bool],
         version: str,
         ledger: LedgerFigures | None = None,
+        received: Received | None = None,
     ) -> None:
         self._ledger = ledger
+        self._received = received
         self._latest = latest
         self._is_fresh = is_fresh
         self._version = version
@@ -70,13 +88,19 @@ class LiveCollector(Collector):
         yield from self._own(latest)
         if self._ledger:
             yield from _of_ledger(self._ledger)
+        if self._received:
+            yield from _of_intake(self._received.tally)
         if self._is_fresh():
             yield from _info(latest)
             for kind, labels in _LABELS.items():
-                seen = latest.devices if kind == "device_sample" else latest.events
-                rows = _newest(seen, kind, labels.values())
+                rows = _newest(self._seen(kind, latest), kind, labels.values())
                 for family in prometheus_families(KINDS[kind]):
                     yield from _filled(family, labels, rows)
+
+    def _seen(self, kind: str, latest: Latest) -> Sequence[Event]:
+        if kind == "server_sample":
+            return self._received.servers() if self._received else ()
+        return latest.devices if kind == "device_sample" else latest.events
 
     def _own(self, latest: Latest) -> Iterable[Metric]:
         build = GaugeMetricFamily("dgx_collector_build_info", "Version of the collector.", labels=["version"])
@@ -117,7 +141,7 @@ class LiveCollector(Collector):
 def _newest(seen: Iterable[Event], kind: str, identity: Collection[str]) -> list[Event]:
     """The rows of a kind; of one that came late and the one of the tick itself, the second."""
     rows = (event for event in seen if event.kind == kind)
-    return list({tuple(row.values[column] for column in identity): row for row in rows}.values())
+    return list({tuple(row.values.get(column) for column in identity): row for row in rows}.values())
 
 
 def _of_ledger(ledger: LedgerFigures) -> Iterable[Metric]:
@@ -128,6 +152,24 @@ def _of_ledger(ledger: LedgerFigures) -> Iterable[Metric]:
     for name, meaning, figure in told:
         with suppress(OSError):  # absent, as every value that cannot be had
             yield GaugeMetricFamily(name, meaning, figure())
+
+
+def _of_intake(tally: Tally) -> Iterable[Metric]:
+    """What came in, by the path that it was sent to; nothing of a path that nobody sends to."""
+    events = CounterMetricFamily(
+        "dgx_ingest_events", "Events that were sent, by what became of them.", labels=["path", "outcome"]
+    )
+    for (path, outcome), count in tally.events.items():
+        events.add_metric([path, outcome], count)
+    received = CounterMetricFamily("dgx_ingest_body_bytes", "Bytes of bodies as they came.", labels=["path"])
+    for path, count in tally.body_bytes.items():
+        received.add_metric([path], count)
+    refused = CounterMetricFamily(
+        "dgx_ingest_refused_bodies", "Bodies of which nothing was taken, by HTTP status.", labels=["path", "status"]
+    )
+    for (path, status), count in tally.refusals.items():
+        refused.add_metric([path, status], count)
+    yield from (family for family in (events, received, refused) if family.samples)
 
 
 def _info(latest: Latest) -> Iterable[Metric]:
@@ -145,12 +187,16 @@ def _filled(family: PrometheusFamily, columns: Mapping[str, str], rows: list[Eve
     field_labels = [name for name, _ in family.members[0][1]] or (["reason"] if family.members[0][0].bits else [])
     metric = make(family.name, family.help, labels=[*columns, *field_labels])
     for row in rows:
-        label_values = [str(row.values[column]) for column in columns.values()]
+        label_values = [_label(row.values.get(column)) for column in columns.values()]
         for column, labels in family.members:
             for extra, value in _values(column, row.values.get(column.name)):
                 metric.add_metric([*label_values, *(value for _, value in labels), *extra], value)
     if metric.samples:
         yield metric
+
+
+def _label(value: Any) -> str:
+    return "" if value is None else str(value)
 
 
 def _values(column: Field, value: Any) -> Iterable[tuple[tuple[str, ...], float]]:

@@ -5,11 +5,10 @@ written the events are dropped and counted: a server that answers matters more t
 """
 
 import logging
+import os
 import queue
-import secrets
 import threading
 import time
-import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -31,8 +30,12 @@ def event_id(time_us: int) -> str:
     """A UUIDv7 (RFC 9562): sorts by time to the microsecond, unique without coordination."""
     milliseconds, microseconds = divmod(time_us, 1000)
     fraction = microseconds * 4096 // 1000  # method 3 of its §6.2: 12 bits of the millisecond, not of chance
-    value = milliseconds << 80 | 7 << 76 | fraction << 64 | 2 << 62 | secrets.randbits(62)
-    return str(uuid.UUID(int=value))
+    chance = int.from_bytes(os.urandom(8))
+    variant = 0x8000 | chance >> 50  # written out: `uuid.UUID` takes three times as long, a tenth of taking an event in
+    return (
+        f"{milliseconds >> 16:08x}-{milliseconds & 0xFFFF:04x}-7{fraction:03x}-"
+        f"{variant:04x}-{chance & 0xFFFF_FFFF_FFFF:012x}"
+    )
 
 
 class RequestLog:

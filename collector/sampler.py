@@ -69,6 +69,7 @@ class Sampler:
         version: Of the program, for the start event.
         pid: Of this process, for the start event.
         after_tick: Called after each tick with the time of its end.
+        settings: What it records by, for the start event: a change of one can then be found.
         space: Tells how much room the ledger's disk has; not looked at where left out.
     """
 
@@ -82,6 +83,7 @@ class Sampler:
         version: str,
         pid: int,
         after_tick: Callable[[Now], None] = lambda _: None,
+        settings: Mapping[str, Any] | None = None,
         space: SpaceWatch | None = None,
     ) -> None:
         self.latest = Latest()
@@ -91,6 +93,7 @@ class Sampler:
         self._clock = clock
         self._identity = {"gpuledger_version": version, "pid": pid}
         self._after_tick = after_tick
+        self._recorded_by = {"details": {"settings": dict(settings)}} if settings else {}
         self._keeper = Keeper(space)
         self._failing_probes: set[str] = set()
         self._statuses: dict[str, str] = {}
@@ -101,7 +104,8 @@ class Sampler:
         begin = self._clock.now()
         due_s = begin.monotonic_s
         # At once and not with the first tick: a driver that hangs in it would leave no trace of this start.
-        self.latest = replace(self.latest, problem=self._append([self._life_event("start", begin, "recording began")]))
+        start = self._life_event("start", begin, "recording began", **self._recorded_by)
+        self.latest = replace(self.latest, problem=self._append([start]))
         while not stop.is_set():
             now = self._clock.now()
             missed = int((now.monotonic_s - due_s) / self.interval_s)

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import uvicorn
@@ -21,15 +22,16 @@ from starlette.routing import Route
 from collector.beginning import adoption_command, begin_recording
 from collector.clock import Clock, Now, SystemClock
 from collector.demo import DemoProbe
-from collector.exposition import LedgerFigures, LiveCollector, expose
+from collector.exposition import LedgerFigures, LiveCollector, Received, expose
 from collector.gpu.driver_library import LIBRARY
 from collector.gpu.probe import GpuProbe
 from collector.guarded import GuardedProbe
 from collector.host.devices import DeviceProbe
 from collector.host.probe import HostProbe
 from collector.host.sensors import read_sensors
-from collector.ingest.face import TOKEN_NAME, ingest_routes, is_here
+from collector.ingest.face import TOKEN_NAME, Door, ingest_routes, is_here
 from collector.ingest.intake import Intake
+from collector.ingest.tally import NewestServers, Tally
 from collector.listening import bound_socket
 from collector.pausing import PausableProbe
 from collector.probe import Condition, Probe
@@ -67,6 +69,16 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True):
     read_only_space_bytes: int = SpaceLimits().read_only_bytes
     upkeep: UpkeepSettings = UpkeepSettings()
     scrape: tuple[ScrapeTarget, ...] = ()
+
+    def recorded_by(self) -> dict[str, Any]:
+        """What decides how the recording looks, for its start event; no folder, address or token among it."""
+        retention = {f"retention.{name}": value for name, value in msgspec.to_builtins(self.upkeep.retention).items()}
+        return {
+            "collector.sample_interval_s": self.sample_interval_s,
+            "collector.seal_interval_s": self.seal_interval_s,
+            "collector.source": self.source.partition(":")[0],
+            **retention,
+        }
 
 
 class Sealer:
@@ -203,9 +215,11 @@ def run(settings: CollectorSettings) -> int:
     sealer = Sealer(folder, settings.seal_interval_s, settings.upkeep, first)
     stop, told_to_end = threading.Event(), threading.Event()
     renewal = Renewal(stop)
+    tally, servers = Tally(), NewestServers()
 
     def after_tick(now: Now) -> None:
         sealer.look(now)
+        servers.note(sampler.latest.events)
         if not sampler.latest.problem:
             renewal.look(sampler.latest.events)
 
@@ -217,6 +231,7 @@ def run(settings: CollectorSettings) -> int:
         version=settings.version,
         pid=os.getpid(),
         after_tick=after_tick,
+        settings=settings.recorded_by(),
         space=SpaceWatch(limits, lambda: free_bytes(folder)),
     )
     health = Health(sampler, clock)
@@ -225,6 +240,7 @@ def run(settings: CollectorSettings) -> int:
         lambda: health.stopped_because() is None,
         settings.version,
         LedgerFigures(lambda: quarantined_count(folder), lambda: free_bytes(folder)),
+        Received(tally, lambda: servers.standing(clock.now().wall_us)),
     )
 
     def end(*_: object) -> None:
@@ -237,7 +253,7 @@ def run(settings: CollectorSettings) -> int:
     sampling = threading.Thread(target=_sample, args=(sampler, stop, failures), name="sampler", daemon=True)
     intake = Intake(lambda: Ledger(folder), SpaceWatch(limits, lambda: free_bytes(folder)))
     token = None if is_here(settings.host) else token_in(folder / TOKEN_NAME)
-    serving = _serve(http_face(health, metrics, ingest_routes(intake, token)), listener)
+    serving = _serve(http_face(health, metrics, ingest_routes(Door(intake, token, tally, servers))), listener)
     sampling.start()
     logger.info("recording to %s; http://%s:%d/metrics", folder, settings.host, listener.getsockname()[1])
     stop.wait()

@@ -8,6 +8,8 @@ For a notebook:
     ledger.trend("gpu.utilization_percent", "last hour")
     ledger.events("gpu_sample", "yesterday 9-17")  # an Arrow table
     ledger.sql("select gpu_index, max(temperature_celsius) from gpu_sample group by 1")
+    ledger.slow("last hour"), ledger.diagnose(1234567)
+    gpuledger.table(ledger.anomalies("gpu.power_watts"))  # an answer as an Arrow table
 
 Inside an application that answers requests:
 
@@ -19,22 +21,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gpuledger.measuring import flush, request, request_counts, send_to
-    from gpuledger.notebook import OpenLedger, open_ledger
+    from gpuledger.notebook import OpenLedger, open_ledger, table
 
     open = open_ledger  # noqa: A001 - read as gpuledger.open
 
 __version__ = "0.1.0"
-__all__ = ["OpenLedger", "__version__", "flush", "open", "request", "request_counts", "send_to"]
+__all__ = ["OpenLedger", "__version__", "flush", "open", "request", "request_counts", "send_to", "table"]
 
 _OF_MEASURING = frozenset({"flush", "request", "request_counts", "send_to"})
+
+_OF_NOTEBOOK = {"open": "open_ledger", "OpenLedger": "OpenLedger", "table": "table"}
 
 
 def __getattr__(name: str) -> Any:
     # Loaded when asked for: `gpuledger --help` needs neither DuckDB nor Arrow, nor does an application's own record.
-    if name in ("open", "OpenLedger"):
+    if name in _OF_NOTEBOOK:
         from gpuledger import notebook
 
-        return notebook.open_ledger if name == "open" else notebook.OpenLedger
+        return getattr(notebook, _OF_NOTEBOOK[name])
     if name in _OF_MEASURING:
         from gpuledger import measuring
 

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from gpuledger import __version__
-from gpuledger.clients import CLIENTS, SERVER_NAME
+from gpuledger.clients import entered_commands
 from gpuledger.findings import Check, State
 from gpuledger.settings import SettingOrigin, Settings
 from query.capabilities import capabilities
+from query.confinement import ENFORCED_FROM
 from query.figures import age_words, spelled
 from query.live import live_state
 from query.local_source import LocalSource
@@ -184,6 +185,16 @@ def clock_is_synchronized() -> bool | None:
     return None if state < 0 else state != _TIME_ERROR
 
 
+def sql_check(landlock: int) -> Check:
+    """What holds the process that runs ad-hoc SQL, by the version of Landlock that this kernel has."""
+    if landlock >= ENFORCED_FROM:
+        held = f"queries run in a process that Landlock {landlock} lets read the sealed files alone"
+        return Check("SQL", State.OK, held)
+    has = f"has version {landlock}" if landlock else "has none"
+    faster = f"Landlock {ENFORCED_FROM} would be faster, this kernel {has}"
+    return Check("SQL", State.OK, f"queries run in a process without a file system; {faster}")
+
+
 def clock_check(is_synchronized: bool | None) -> Iterator[Check]:
     """Whether times can be compared with other machines'."""
     if is_synchronized is False:
@@ -195,24 +206,11 @@ def clock_check(is_synchronized: bool | None) -> Iterator[Check]:
 
 def client_check(home: Path, folder: Path) -> Check:
     """Whether an MCP client knows gpuledger, and its command is still there."""
-    found = [
-        path for client in CLIENTS.values() for place in client.path.values() if _entry(path := place(home, folder))
-    ]
+    found = list(entered_commands(home, folder))
     if not found:
         return Check("MCP client", State.OK, "none knows gpuledger", "gpuledger init --client claude-code")
-    for path in found:
-        command = str(_entry(path).get("command", ""))
+    for client, path, command in found:
         if command and not os.access(command, os.X_OK):
-            hint = "gpuledger init --client claude-code"
+            hint = f"gpuledger init --client {client}"
             return Check("MCP client", State.WARNING, f"{path} starts {command}, which is not there", hint)
-    return Check("MCP client", State.OK, f"entered in {', '.join(map(str, found))}")
-
-
-def _entry(path: Path) -> dict[str, Any]:
-    try:
-        settings = json.loads(path.read_text())
-        servers = settings[next(client.servers_key for client in CLIENTS.values())]
-        entry = servers[SERVER_NAME]
-    except (OSError, ValueError, LookupError, TypeError):
-        return {}
-    return entry if isinstance(entry, dict) else {}
+    return Check("MCP client", State.OK, f"entered in {', '.join(dict.fromkeys(str(path) for _, path, _ in found))}")

@@ -8,7 +8,7 @@ import csv
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
@@ -21,12 +21,14 @@ from query.windows import zone_info
 from store.errors import UsageError, did_you_mean
 from store.events import REQUEST, Event
 from store.ledger import Ledger
+from store.sent_events import Receipt, SentBatch
 
 SOURCE = "file"
 BATCH_EVENTS = 5_000
 ROWS_MAX = 10_000_000
 GIVEN_BY_US = frozenset({"source", "source_event_id", "attributes"})
 KNOWN = {one.name: one.type for one in REQUEST.fields if one.name not in GIVEN_BY_US} | {"observed_at": "time"}
+TIMES = frozenset({"observed_at", "started_at", "ended_at", "duration_seconds"})
 BENCH_LISTS = ("input_lens", "output_lens", "ttfts", "itls", "start_times", "errors")
 WHOLE_BELOW = {"int32": 2**31, "int64": 2**63}
 STATUSES = {name: name for name in ("ok", "error", "cancelled", "timeout", "rejected")}
@@ -71,17 +73,23 @@ def import_file(source: LocalSource, path: Path, *, time_zone: str, service: str
         done = Imported(path)
         events = _events(rows, digest, known, done, time_zone, service)
         while batch := list(islice(events, BATCH_EVENTS)):
-            if not dry_run:
-                with Ledger(source.folder) as ledger:
-                    ledger.append(batch, idempotency_key=f"import {batch[0].values['source_event_id']}+{len(batch)}")
-            done.stored += len(batch)
+            receipt = Receipt(len(batch), 0) if dry_run else _appended(source.folder, batch)
+            done.stored += receipt.stored
+            done.known += receipt.repeated
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"{path} cannot be read ({reason.lower()})", "nothing more of it was stored") from None
     return done
 
 
+def _appended(folder: Path, batch: Sequence[Event]) -> Receipt:
+    """Store a batch as that of any source: what the ledger knows, as from an import beside this one, is not stored."""
+    with Ledger(folder) as ledger:
+        return ledger.append_sent([SentBatch(batch)])[0]
+
+
 def _known_ids(source: LocalSource, digest: str) -> set[str]:
+    """What the whole history has of the file: the ledger's own keys reach back some 250,000 events."""
     query = (
         f"select source_event_id from request where source = '{SOURCE}' and starts_with(source_event_id, '{digest}-')"
     )
@@ -117,6 +125,10 @@ def _timed(values: dict[str, Any]) -> dict[str, Any]:
     if duration_s is None and started is not None and ended is not None:
         duration_s = (ended - started) / 1e6
     observed = values.get("observed_at", ended)
+    if (observed is None or duration_s is None) and set(values) & TIMES == {"observed_at"}:
+        raise RefusedRowError(
+            "observed_at says when it was noted, not when it ran: add two of started_at, ended_at and duration_seconds"
+        )
     if observed is None or duration_s is None:
         raise RefusedRowError("it does not say when: give two of started_at, ended_at and duration_seconds")
     if duration_s < 0:

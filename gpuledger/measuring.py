@@ -35,6 +35,7 @@ DEFAULT_URL = "http://127.0.0.1:9465"
 URL_VARIABLE = "GPULEDGER_SEND_TO"
 TOKEN_VARIABLE = "GPULEDGER_SEND_TOKEN"  # noqa: S105 - the name of a variable
 TEXT_CHARACTERS_MAX = 200
+TEXTS_MAX = 64
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -308,7 +309,16 @@ def _class_name(error: BaseException) -> str:
 
 
 def _cut(value: Any) -> Any:
-    return value if isinstance(value, int | float | list) else str(value)[:TEXT_CHARACTERS_MAX]
+    """What may wait in the buffer: bounded, so that 10,000 of them are."""
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value[:TEXTS_MAX]]
+    if isinstance(value, dict):
+        return {_plain(name): _plain(one) for name, one in itertools.islice(value.items(), TEXTS_MAX)}
+    return _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, int | float) else str(value)[:TEXT_CHARACTERS_MAX]
 
 
 class _Process:

@@ -12,6 +12,7 @@ import atexit
 import json
 import logging
 import os
+import socket
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -31,6 +32,7 @@ logger = logging.getLogger("gpuledger")
 PATH = "/ingest/events"
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 REPLY_BYTES_MAX = 1_000_000
+FORK_TIME_LIMIT_S = 0.5  # what a fork may be held up; a post is broken off, which takes a millisecond
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,14 @@ class Counts:
     sent: int
     dropped: int
     waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """What is sent at one time, and who waits for that."""
+
+    events: list[Mapping[str, Any]]
+    is_through: threading.Event | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +110,10 @@ class Outbox:
         self._disconnect()  # in a child its own descriptor alone: the parent's connection stays
         self._lock = threading.Lock()
         self._waiting: deque[Mapping[str, Any] | threading.Event] = deque()
-        self._has_more, self._hurry, self._is_closing = threading.Event(), threading.Event(), threading.Event()
+        self._has_more, self._hurry, self._is_stopping = threading.Event(), threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
+        self._held: _Batch | None = None
+        self._is_closing = self._is_forking = False
         self._sent = self._dropped = 0
         self._is_away = False
 
@@ -111,7 +123,7 @@ class Outbox:
 
     def put(self, event: Mapping[str, Any]) -> None:
         """Take one event to send; never waits and never raises."""
-        if self._is_closing.is_set() or len(self._waiting) >= self._limits.events_max:
+        if self._is_closing or len(self._waiting) >= self._limits.events_max:
             self.drop(1)
             return
         self._waiting.append(event)
@@ -134,16 +146,37 @@ class Outbox:
 
     def close(self) -> None:
         """Send what waits, as far as that goes within `close_time_limit_s`, and take no more."""
-        self._is_closing.set()
-        self._hurry.set()
-        self._has_more.set()
+        self._is_closing = True
+        if self._waiting or self._held:
+            self._wake()
+        self._stop(self._limits.close_time_limit_s)
+
+    def before_fork(self) -> None:
+        """End the thread, whatever it is at; what it had in hand is sent again afterwards, and stored once."""
+        self._is_forking = True
+        if (connected := getattr(self._connection, "sock", None)) is not None:
+            with suppress(OSError):
+                connected.shutdown(socket.SHUT_RDWR)
+        self._stop(FORK_TIME_LIMIT_S)
+
+    def after_fork(self) -> None:
+        """Go on, in the parent."""
+        self._is_forking = False
+        if not self._is_closing:
+            self._is_stopping.clear()
+        if self._waiting or self._held:
+            self._wake()
+
+    def _stop(self, time_limit_s: float) -> None:
+        for event in (self._is_stopping, self._hurry, self._has_more):
+            event.set()
         if self._thread:
-            self._thread.join(self._limits.close_time_limit_s)
+            self._thread.join(time_limit_s)
 
     def _wake(self) -> None:
-        if self._thread is None:
+        if self._thread is None or not self._thread.is_alive():
             with self._lock:
-                if self._thread is None:
+                if self._thread is None or not self._thread.is_alive():
                     thread = threading.Thread(target=self._run, name="gpuledger-outbox", daemon=True)
                     with suppress(RuntimeError):  # no thread to be had, or the interpreter ends: the buffer is bounded
                         thread.start()
@@ -152,35 +185,42 @@ class Outbox:
             self._has_more.set()
 
     def _run(self) -> None:
-        while not self._is_closing.is_set() or self._waiting:
+        while not self._is_forking and (not self._is_closing or self._waiting or self._held):
             self._has_more.wait()
             self._hurry.wait(self._limits.linger_s)
             self._has_more.clear()
             self._hurry.clear()
-            while self._waiting:
+            while (self._waiting or self._held) and not self._is_forking:
                 self._send_some()
         self._disconnect()
 
     def _send_some(self) -> None:
-        batch: list[Mapping[str, Any]] = []
-        is_through: threading.Event | None = None
-        while self._waiting and len(batch) < self._limits.batch_events_max and not is_through:
+        batch = self._held = self._held or self._next_batch()
+        try:
+            is_done = not batch.events or self._deliver(batch.events)
+        except Exception:
+            logger.exception("%d requests could not be sent", len(batch.events))
+            self.drop(len(batch.events))
+            is_done = True
+        if is_done:
+            self._held = None
+            if batch.is_through:
+                batch.is_through.set()
+
+    def _next_batch(self) -> _Batch:
+        events: list[Mapping[str, Any]] = []
+        while self._waiting and len(events) < self._limits.batch_events_max:
             item = self._waiting.popleft()
             if isinstance(item, threading.Event):
-                is_through = item
-            else:
-                batch.append(item)
-        try:
-            if batch:
-                self._deliver(batch)
-        except Exception:
-            logger.exception("%d requests could not be sent", len(batch))
-            self.drop(len(batch))
-        if is_through:
-            is_through.set()
+                return _Batch(events, item)
+            events.append(item)
+        return _Batch(events, None)
 
-    def _deliver(self, batch: list[Mapping[str, Any]]) -> None:
-        """Send a batch until it is taken or refused; once the outbox is closing, one last time."""
+    def _deliver(self, batch: list[Mapping[str, Any]]) -> bool:
+        """Send a batch until it is taken or refused; once the outbox is closing, one last time.
+
+        Whether that is the end of it: a fork breaks it off.
+        """
         body = "\n".join(json.dumps(event, default=str) for event in batch).encode()
         headers = {
             "Content-Type": "application/x-ndjson",
@@ -188,16 +228,19 @@ class Outbox:
             **({"Authorization": f"Bearer {self._token}"} if self._token else {}),
         }
         for wait_s in self._waits():
-            is_last = self._is_closing.is_set()
+            is_last = self._is_closing
             reply = self._post(body, headers)
             if reply and reply.status not in RETRIED:
                 self._conclude(reply, len(batch))
-                return
+                return True
+            if self._is_forking:
+                return False
             if is_last:
                 break
             asked_s = reply.retry_after_s if reply else None
-            self._is_closing.wait(wait_s if asked_s is None else min(asked_s, self._limits.wait_s_max))
+            self._is_stopping.wait(wait_s if asked_s is None else min(asked_s, self._limits.wait_s_max))
         self.drop(len(batch))
+        return True
 
     def _waits(self) -> Iterator[float]:
         wait_s = self._limits.wait_s
@@ -226,6 +269,8 @@ class Outbox:
             told = response.read(REPLY_BYTES_MAX)
         except (OSError, HTTPException) as error:
             self._disconnect()
+            if self._is_forking:
+                return None
             if not self._is_away:
                 logger.warning("the collector at %s does not answer (%s); requests wait for it", self._url, error)
             self._is_away = True
@@ -278,10 +323,20 @@ def _close_all() -> None:
         outbox.close()
 
 
+def _before_fork() -> None:
+    for outbox in list(_OUTBOXES):
+        outbox.before_fork()
+
+
+def _after_fork() -> None:
+    for outbox in list(_OUTBOXES):
+        outbox.after_fork()
+
+
 def _begin_anew_in_child() -> None:
     for outbox in list(_OUTBOXES):
         outbox._begin()  # noqa: SLF001 - the outbox's own module
 
 
 atexit.register(_close_all)
-os.register_at_fork(after_in_child=_begin_anew_in_child)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_begin_anew_in_child)

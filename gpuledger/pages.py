@@ -1,7 +1,9 @@
 """The generated reference pages."""
 
+from pathlib import Path
+
 from gpuledger.hardware import hardware_page
-from gpuledger.settings import ENV_PREFIX, setting_fields
+from gpuledger.settings import ENV_PREFIX, Settings, setting_fields
 from store.derivations import events_page
 from store.xid import xid_page
 
@@ -11,9 +13,18 @@ def reference_pages() -> dict[str, str]:
     return {
         "events.md": events_page(),
         "hardware.md": hardware_page(),
+        "mcp.md": _mcp_page(),
         "settings.md": settings_page(),
         "xid.md": xid_page(),
     }
+
+
+def _mcp_page() -> str:
+    from mcp_server.page import mcp_page
+    from mcp_server.tools import ServerSettings
+
+    limits = Settings().query
+    return mcp_page(ServerSettings(Path(), "UTC", "", limits.sql_rows_max, limits.sql_time_limit_s))
 
 
 def settings_page() -> str:

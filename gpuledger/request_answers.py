@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from gpuledger.output import Answer, plain_table, window_words
-from query.diagnosis import Cause, Diagnosis
+from query.causes import Cause
+from query.diagnosis import Diagnosis, WindowDiagnosis
 from query.figures import significant, spelled
 from query.requests import MEASURES, SHARES, RequestGroup, RequestSummary, Spread
 from query.slow import SlowRequest, SlowRequests
@@ -123,19 +124,54 @@ def diagnosis_answer(found: Diagnosis) -> Answer:
         out.print(f"request {found.seq}  {window_words(found.window)}", style="bold")
         usual = f"; {seconds_words(found.expected_seconds)} is usual" if found.expected_seconds is not None else ""
         out.print(f"It took {seconds_words(found.duration_seconds)}{usual}. {_verdict(found)}")
-        for one in found.causes:
-            effect = "" if one.effect_seconds is None else f"  (about {seconds_words(one.effect_seconds)})"
-            out.print(f"  {one.name}: {escape(one.sentence)}{effect}")
-            for words in one.evidence:
-                out.print(f"      for: {escape(words)}", style="dim")
-            for words in one.counter_evidence:
-                out.print(f"      against: {escape(words)}", style="dim")
+        for one in found.phases:
+            before = f"; {seconds_words(one.usual_seconds)} is usual" if one.usual_seconds is not None else ""
+            out.print(f"  {one.name}: {seconds_words(one.seconds)}{before}", style="dim")
+        _say_causes(out, found.causes)
         out.print(f"{found.n} requests {escape(found.method)}", style="dim")
         for words in found.limits:
             out.print(escape(words), style="dim")
 
-    rows = [{name: getattr(one, name) for name in Cause.__slots__} for one in found.causes]
-    return Answer(found, rows, show, Cause.__slots__)
+    return Answer(found, _cause_rows(found.causes), show, Cause.__slots__)
+
+
+def _cause_rows(causes: Sequence[Cause]) -> list[dict[str, Any]]:
+    return [{name: getattr(one, name) for name in Cause.__slots__} for one in causes]
+
+
+def _say_causes(out: Console, causes: Sequence[Cause]) -> None:
+    for one in causes:
+        effect = "" if one.effect_seconds is None else f"  (about {seconds_words(one.effect_seconds)})"
+        out.print(f"  {one.name}: {escape(one.sentence)}{effect}")
+        for words in one.evidence:
+            out.print(f"      for: {escape(words)}", style="dim")
+        for words in one.counter_evidence:
+            out.print(f"      against: {escape(words)}", style="dim")
+
+
+def window_diagnosis_answer(found: WindowDiagnosis) -> Answer:
+    """What stood out in a window: one row a cause."""
+
+    def show(out: Console) -> None:
+        out.print(f"window  {window_words(found.window)}", style="bold")
+        if found.slowdown_ratio is not None:
+            slow = f"{found.slow_count:,} of {found.request_count:,} requests took longer than their tokens explain"
+            out.print(f"{slow}; altogether {found.slowdown_ratio:.2f} times what is usual.")
+        out.print(_window_verdict(found))
+        _say_causes(out, found.causes)
+        out.print(f"{escape(found.method)}; recording for {significant(100 * found.coverage)} %", style="dim")
+        for words in found.limits:
+            out.print(escape(words), style="dim")
+
+    return Answer(found, _cause_rows(found.causes), show, Cause.__slots__)
+
+
+def _window_verdict(found: WindowDiagnosis) -> str:
+    if found.is_slow is None:
+        return "Whether that is slow is not known."
+    if found.causes:
+        return "What stood out meanwhile:"
+    return "Nothing stands out." if found.coverage else "Nothing was sampled meanwhile."
 
 
 def _verdict(found: Diagnosis) -> str:

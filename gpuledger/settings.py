@@ -63,12 +63,44 @@ class CollectorSection(_Section):
 
 
 class McpSection(_Section):
-    """Where the MCP server listens when it serves HTTP."""
+    """Where the MCP server listens when it serves HTTP, and whom it answers there."""
 
     host: str = Field(default="127.0.0.1", description="Address of the MCP server over HTTP.")
     port: int = Field(
         default=9466, ge=0, le=65535, description="Port of the MCP server over HTTP; 0 takes any free one."
     )
+    auth: Literal["token", "oauth", "none"] = Field(
+        default="token",
+        description="What clients must show: token, the content of mcp.token in the ledger's folder; "
+        "oauth, a token of the issuer; none, nothing, which is refused on a public address.",
+    )
+    allowed_hosts: tuple[str, ...] = Field(
+        default=(),
+        description="What clients may send as Host, each exactly, with its port; "
+        "where empty, what follows from the address.",
+    )
+    allowed_origins: tuple[str, ...] = Field(
+        default=(), description="From which pages a browser may ask, each exactly; where empty, from this server's own."
+    )
+    body_bytes_max: int = Field(default=1_000_000, ge=1_000, le=64_000_000, description="Longest request over HTTP.")
+    body_time_limit_s: float = Field(
+        default=10.0, gt=0, le=600, description="Seconds within which a request must have arrived."
+    )
+    insecure: bool = Field(default=False, description="Answer everybody on a public address with auth none.")
+    oauth_issuer: str = Field(default="", description="With auth oauth: whose tokens are taken, as `iss` calls it.")
+    oauth_audience: str = Field(
+        default="", description="With auth oauth: this server's public URL with /mcp, as `aud` calls it."
+    )
+    oauth_scopes: tuple[str, ...] = Field(default=(), description="With auth oauth: scopes that a token must have.")
+    allow_export: bool = Field(default=False, description="Whether an agent may write files into export_folder.")
+    export_folder: Path | None = Field(
+        default=None,
+        description="The one folder that an agent's exports go to. Unset: the ledger's, with -exports behind its name.",
+    )
+    export_bytes_max: int = Field(
+        default=1_000_000_000, ge=0, description="Most bytes that all files in export_folder take together."
+    )
+    allow_annotations: bool = Field(default=False, description="Whether an agent may pin notes to times.")
 
 
 class QuerySection(_Section):
@@ -119,11 +151,28 @@ class RetentionSection(_Section):
     annotation_max_age_days: float | None = _own_age("annotation", "never")
 
 
+class CostsSection(_Section):
+    """What energy costs here. Where nothing is set, no price and no CO2 is told."""
+
+    price_per_kwh: float | None = Field(
+        default=None, ge=0, description="What a kWh costs, in costs.currency; unset: no price is told."
+    )
+    currency: str = Field(default="", max_length=8, description="Currency of costs.price_per_kwh, such as EUR.")
+    co2_grams_per_kwh: float | None = Field(
+        default=None, ge=0, description="Grams of CO2 that a kWh of this grid stands for; unset: none is told."
+    )
+    power_usage_effectiveness_ratio: float = Field(
+        default=1.0, ge=1, le=10, description="Energy of the building per energy of its machines (PUE)."
+    )
+
+
 class ScrapedServer(_Section):
-    """An inference server to scrape: one `[[scrape]]` table."""
+    """An inference server to scrape: one `[[scrape]]` table. What it wants to be shown stands in files of its own."""
 
     url: str
     service: str | None = None
+    token_file: Path | None = None
+    headers_file: Path | None = None
 
     @field_validator("url")
     @classmethod
@@ -136,6 +185,9 @@ class ScrapedServer(_Section):
         if not is_one or "@" in parts.netloc:
             raise ValueError("write it as http://127.0.0.1:8000/metrics, without a password")
         return url
+
+    def __str__(self) -> str:
+        return " ".join(f"{name}={value}" for name, value in self.model_dump(exclude_none=True).items())
 
 
 class Settings(BaseSettings):
@@ -157,11 +209,17 @@ class Settings(BaseSettings):
     mcp: McpSection = McpSection()
     query: QuerySection = QuerySection()
     retention: RetentionSection = RetentionSection()
+    costs: CostsSection = CostsSection()
     scrape: tuple[ScrapedServer, ...] = Field(
         default=(),
-        description="Inference servers to scrape, one `[[scrape]]` table each with `url` and `service`; "
-        "in the environment a JSON list.",
+        description="Inference servers to scrape, one `[[scrape]]` table each with `url`, and where wanted `service`, "
+        "`token_file` (a bearer token) and `headers_file` (lines of `Name: value`); in the environment a JSON list.",
     )
+
+    @property
+    def export_folder(self) -> Path:
+        """The folder that an agent's exports go to."""
+        return self.mcp.export_folder or self.data.absolute().with_name(f"{self.data.absolute().name}-exports")
 
     @classmethod
     def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[Any, ...]:
@@ -185,6 +243,11 @@ def setting_fields() -> Iterator[tuple[str, Any]]:
             yield from ((f"{name}.{key}", field) for key, field in declared.annotation.model_fields.items())
         else:
             yield name, declared
+
+
+def setting_words(value: Any) -> list[str]:
+    """A setting's value as it is shown; a list has a line for each of its members."""
+    return [str(one) for one in value] or ["none"] if isinstance(value, tuple) else [str(value)]
 
 
 def load_settings(flags: Mapping[str, Any] | None = None, config: Path | None = None) -> Settings:

@@ -65,7 +65,7 @@ def collector_command(settings: Settings) -> list[str]:
         "version": __version__,
         **settings.collector.model_dump(),
         "upkeep": upkeep_settings(settings),
-        "scrape": [one.model_dump() for one in settings.scrape],
+        "scrape": [one.model_dump(mode="json") for one in settings.scrape],
     }
     return [sys.executable, "-P", "-m", "collector", msgspec.json.encode(record).decode()]
 
@@ -87,14 +87,15 @@ def upkeep_settings(settings: Settings) -> UpkeepSettings:
     )
 
 
-def mcp_http_command(settings: Settings) -> list[str]:
-    """The command line of an MCP server over HTTP with these settings."""
+def mcp_http_command(settings: Settings, config: Path | None = None) -> list[str]:
+    """The command line of an MCP server over HTTP with these settings; `config` is the file they were read from."""
     return [
         sys.executable, "-P", "-m", "gpuledger", "mcp", "--http",
         "--data", str(settings.data.absolute()),
         "--host", settings.mcp.host,
         "--port", str(settings.mcp.port),
         "--log-level", settings.log_level,
+        *(["--config", str(config.absolute())] if config else []),
     ]  # fmt: skip
 
 

@@ -1,31 +1,35 @@
 """Ad-hoc SQL over the views named after the kinds of events.
 
-`query.sql_guard` decides what may run. It runs in a DuckDB of its own that can open the ledger's sealed files and
-nothing else, whose settings are locked, and which is interrupted at a deadline. Its memory limit bounds joins, sorts
-and aggregates; one call that builds a huge string or list is neither bounded nor interrupted.
+`query.sql_guard` decides what may run. It runs in a process of its own, `query.sql_process`, which can read the sealed
+files and change nothing. The newest events, which lie in the head, are handed to it: the head cannot be read without
+the right to write beside it.
 """
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
 from query.damage import READ_ERRORS
-from query.duck_engine import create_view
+from query.duck_engine import parquet_scan, view_statement, view_tails
 from query.errors import SqlFailedError, first_words
 from query.local_source import LocalSource
-from query.sql_guard import referenced_kinds
+from query.sql_guard import Judged, judged
+from query.sql_process import MEMORY_LIMIT, Question, StoppedError
 from query.windows import zone_info
+from store.events import COMMON_FIELDS, KINDS
 from store.snapshot import END_OF_TIME_US, KindSnapshot
 
-MEMORY_LIMIT = "1GB"
-BATCH_ROWS_MAX = 100_000
-INTERRUPT_EVERY_S = 0.05
+BYTES_MAX = 1 << 29
+"""Most bytes of an answer, as Arrow has it."""
+
+_LESS = "narrow its time range, or aggregate more"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,8 @@ def run_sql(
     start_us: int = 0,
     end_us: int = END_OF_TIME_US,
     time_zone: str = "UTC",
+    bytes_max: int = BYTES_MAX,
+    cancelled: threading.Event | None = None,
 ) -> SqlResult:
     """Run one SELECT over the ledger.
 
@@ -59,96 +65,66 @@ def run_sql(
         source: Where the events are.
         sql: One SELECT; it sees the views named after the kinds.
         rows_max: At most so many rows.
-        time_limit_s: After so long it is interrupted.
+        time_limit_s: After so long it is stopped.
         start_us: Files wholly before are not looked at; rows at the edge may still lie before.
         end_us: The same for files wholly after.
         time_zone: In which times are shown and cut into days.
+        bytes_max: At most so many bytes of Arrow.
+        cancelled: To be set when nobody wants the answer any more.
 
     Raises:
         SqlRefusedError: It is not one SELECT over the published views.
         SqlFailedError: DuckDB could not run it, or it took too long.
         WindowError: There is no such time zone.
     """
-    kinds = referenced_kinds(sql)
-    zone = zone_info(time_zone).key
     started_s = time.monotonic()
-    reading = source.reading(kinds, start_us=start_us, end_us=end_us)
+    process = source.sql_process()  # before all else: it takes 0.3 s to start
+    reads = judged(sql)
+    zone = zone_info(time_zone).key
+    cancelled = cancelled or threading.Event()
+    reading = source.reading(reads.kinds, start_us=start_us, end_us=end_us)
 
-    def ask(snapshot: Mapping[str, KindSnapshot]) -> pa.Table:
-        with duckdb.connect(":memory:") as connection, _deadline(connection, time_limit_s) as is_late:
-            try:
-                _prepare(connection, source, zone, snapshot)
-                return _rows(connection, sql, rows_max + 1)
-            except READ_ERRORS as error:  # OSError: DuckDB's, met while Arrow reads on
-                if is_late.is_set():
-                    raise _failure(str(error), source, time_limit_s) from None
-                raise
+    def ask(reads: Judged, snapshot: Mapping[str, KindSnapshot]) -> tuple[pa.Table, bool]:
+        question = _question(sql, reads, snapshot, zone, opens_files=process.opens_files)
+        return process.ask(question(rows_max, bytes_max, time_limit_s, cancelled))
 
     try:
-        table = reading.answer(ask)
+        try:
+            table, is_cut = reading.answer(partial(ask, reads))
+        except duckdb.BinderException:  # it says what else is there only where that is there
+            table, is_cut = reading.answer(partial(ask, Judged(reads.kinds, None)))
+    except StoppedError:
+        raise _stopped(time_limit_s, is_cancelled=cancelled.is_set()) from None
     except READ_ERRORS as error:
-        raise _failure(str(error), source, None) from None
-    names = _distinct(table.column_names)
-    answer = table.slice(0, rows_max).rename_columns(names)
-    return SqlResult(answer, table.num_rows > rows_max, time.monotonic() - started_s)
+        raise _failure(str(error), source) from None
+    return SqlResult(table.rename_columns(_distinct(table.column_names)), is_cut, time.monotonic() - started_s)
 
 
-@contextmanager
-def _deadline(connection: duckdb.DuckDBPyConnection, time_limit_s: float) -> Iterator[threading.Event]:
-    """Interrupt what runs on `connection` once it has run for too long; the event given says that it has.
+def _question(
+    sql: str, reads: Judged, snapshot: Mapping[str, KindSnapshot], zone: str, *, opens_files: bool
+) -> "partial[Question]":
+    """What the process is asked, but for its bounds."""
+    datasets: dict[str, tuple[str, list[str]]] = {}
 
-    It is interrupted again and again, because DuckDB forgets an interruption that falls between two steps.
-    """
-    is_over, is_late = threading.Event(), threading.Event()
+    def dataset_scan(tail: str, files: Sequence[Path]) -> str:
+        datasets[f"{tail}_files"] = (tail, [str(path.absolute()) for path in files])
+        return f"{tail}_files"
 
-    def watch() -> None:
-        if is_over.wait(time_limit_s):
-            return
-        is_late.set()
-        connection.interrupt()
-        while not is_over.wait(INTERRUPT_EVERY_S):
-            connection.interrupt()
-
-    watcher = threading.Thread(target=watch, name="sql deadline")
-    watcher.start()
-    try:
-        yield is_late
-    finally:
-        is_over.set()
-        watcher.join()
-
-
-def _prepare(
-    connection: duckdb.DuckDBPyConnection, source: LocalSource, zone: str, snapshot: Mapping[str, KindSnapshot]
-) -> None:
-    """Publish the views, and shut everything else."""
-    settings = {
-        "TimeZone": zone,
-        "memory_limit": MEMORY_LIMIT,
-        "temp_directory": "",  # otherwise ./.tmp is silently added to the allowed folders
-        "autoinstall_known_extensions": False,
-        "autoload_known_extensions": False,
-        "python_enable_replacements": False,
-        "allowed_directories": [str((source.folder / "events").absolute())],
-        "enable_external_access": False,
-    }
-    for setting, value in settings.items():
-        connection.execute(f"set {setting} = $1", [value])
+    statements: list[str] = []
+    tables: dict[str, pa.Table] = {}
     for kind, events in snapshot.items():
-        create_view(connection, kind, events)
-    connection.execute("set lock_configuration = true")
+        columns = _columns(kind, reads)
+        tables |= view_tails(kind, events, columns)
+        statements.append(view_statement(kind, events, columns, parquet_scan if opens_files else dataset_scan))
+    return partial(Question, sql, zone, tuple(statements), tables, datasets)
 
 
-def _rows(connection: duckdb.DuckDBPyConnection, sql: str, rows_max: int) -> pa.Table:
-    """The first rows of the answer, in batches until there are at least so many."""
-    reader = connection.sql(sql).to_arrow_reader(min(rows_max, BATCH_ROWS_MAX))
-    batches, rows = [], 0
-    for batch in reader:
-        batches.append(batch)
-        rows += batch.num_rows
-        if rows >= rows_max:
-            break
-    return pa.Table.from_batches(batches, reader.schema)
+def _columns(kind: str, reads: Judged) -> Collection[str] | None:
+    """The columns of a kind that a query can read; those that all kinds have in common are cheap and never empty."""
+    if reads.names is None:
+        return None
+    common = {field.name for field in COMMON_FIELDS}
+    return [one.name for one in KINDS[kind].columns if one.name in common or one.name in reads.names]
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
@@ -160,12 +136,15 @@ def _distinct(names: Sequence[str]) -> list[str]:
     return taken
 
 
-def _failure(message: str, source: LocalSource, exceeded_s: float | None) -> SqlFailedError:
-    less = "narrow its time range, or aggregate more"
-    if exceeded_s is not None:
-        return SqlFailedError(f"The query took longer than {exceeded_s:g} s and was stopped", less)
-    if message.startswith("Out of Memory"):
-        return SqlFailedError(f"The query needs more than {MEMORY_LIMIT} of memory", less)
+def _stopped(time_limit_s: float, *, is_cancelled: bool) -> SqlFailedError:
+    if is_cancelled:
+        return SqlFailedError("The query was cancelled and stopped", "ask again to have its answer")
+    return SqlFailedError(f"The query took longer than {time_limit_s:g} s and was stopped", _LESS)
+
+
+def _failure(message: str, source: LocalSource) -> SqlFailedError:
+    if message.startswith("Out of Memory") or "bad_alloc" in message:
+        return SqlFailedError(f"The query needs more than {MEMORY_LIMIT} of memory", _LESS)
     for folder in {source.folder.absolute(), source.folder.resolve()}:
         message = message.replace(str(folder), "<ledger>")
     return SqlFailedError("The query cannot be run", first_words(message))

@@ -181,7 +181,7 @@ def _parquet_file(path: Path, coded: Sequence[str]) -> pq.ParquetFile:
 
 def rows_of(table: pa.Table, kind: Kind) -> Rows:
     """What all metrics share of events."""
-    keys, code = _coded(table, key_names(kind))
+    keys, code = coded(table, key_names(kind))
     if "interval_seconds" in table.column_names:
         interval_s = doubles(table["interval_seconds"])
     else:
@@ -223,7 +223,7 @@ def read_cells(path: Path, kind: Kind, field: Field, *, with_sketch: bool) -> Ce
     table = pa.concat_tables([empty, *tables], promote_options="permissive").combine_chunks()
     numbers = [name for name in names if name not in (*keys, "sketch")]
     columns = {name: _numbers(table, name, field) for name in numbers}
-    return Cells(*_coded(table, keys), columns, *_sketches(table))
+    return Cells(*coded(table, keys), columns, *_sketches(table))
 
 
 def _numbers(table: pa.Table, name: str, field: Field) -> Floats | Ints:
@@ -262,7 +262,7 @@ def _sketches(table: pa.Table) -> tuple[Ints, Ints, Ints]:
     return np.repeat(np.arange(len(lists)), sizes), bucket, n
 
 
-def _coded(table: pa.Table, names: Sequence[str]) -> tuple[tuple[Key, ...], Ints]:
+def coded(table: pa.Table, names: Sequence[str]) -> tuple[tuple[Key, ...], Ints]:
     """The distinct tuples of some columns, and of each row the place of its own among them."""
     coded = [_codes(table, name) for name in names]
     code = np.zeros(table.num_rows, np.int64)

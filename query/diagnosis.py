@@ -1,97 +1,109 @@
-"""Why one request was slow: what else went on, against requests like it that were fast.
+"""Why a request or a window was slow: what else went on, against requests like these that were fast.
 
-The request is compared with up to `BASELINE_MAX` others of its operation and model, of like tokens, that ended well in
-the hours before and were at least as fast as half of their kind for their tokens (`query.robust_line`). What the
-samples around it say (`query.surroundings`) stands out where it is beyond 95 % of the baseline and differs from its
-median by what matters. An effect is an estimate in seconds: the share of time in excess, times the request's duration.
-What stands out went on at the same time; that it is the cause is a conclusion for whoever reads the evidence.
+A request is compared with up to `BASELINE_MAX` others of its operation and model, of like tokens, that ended well in
+the hours before and were at least as fast as half of their kind for their tokens (`query.baselines`). Of a window,
+those that took longer than their tokens explain are compared, up to `MOMENTS_MAX` of them; of a window without
+requests, pieces of it with pieces of the time before. What the samples around them say (`query.surroundings`) is told
+where it stands out (`query.causes`): it went on at the same time, and that it is the cause is a conclusion for whoever
+reads the evidence.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from query.engine import Engine, Source, in_window, sql_text
-from query.requests import requests_with_model
-from query.robust_line import MAD_TO_SIGMA, SCALE_MIN, RobustLine, fit_robust_line
-from query.surroundings import COLUMNS, Interval, Surroundings, read_surroundings
+from query.analysis import Analysis
+from query.baselines import BASELINE_MIN, LOOK_BACK_US, Baseline, Key, faster_before, read_like
+from query.causes import NEAR_US, Cause, Moment, Scene, causes_of, decode_s, prefill_s
+from query.engine import Source, in_window, sql_text
+from query.recorded import recorded_share
+from query.requests import RequestFilter, filter_text, requests_with_model
+from query.surroundings import READ, Interval, Surroundings, read_surroundings
 from query.windows import Window
 from store.errors import NoDataError
-from store.rollup_cells import Floats
+from store.times import DAY_US, HOUR_US
 
-LOOK_BACK = timedelta(hours=6)
-BASELINE_MAX = 40
-BASELINE_MIN = 8
 SLOW_SCALES = 4.0
 SLOW_LEAST = 0.15  # below that share of excess there is nothing to explain
-SHARE_LEAST = 0.1  # of the excess: what explains less is not told
-NEAR_US = 60_000_000  # an Xid that long before or after belongs to it
-
-THROTTLES = {
-    "throttle_sw_power_cap_seconds": "software power cap",
-    "throttle_sw_thermal_seconds": "software thermal slowdown",
-    "throttle_hw_thermal_seconds": "hardware thermal slowdown",
-    "throttle_hw_power_brake_seconds": "hardware power brake",
-    "throttle_sync_boost_seconds": "sync boost",
+SLOW_WINDOW_SHARE = 0.01  # of a window's requests: less is what always happens
+MOMENTS_MAX = 40
+KINDS_MAX = 4  # operations and models of a window that are looked at: those with most requests
+PIECES_MAX = 60
+PIECE_US_LEAST = 10_000_000
+HOURS_BACK = LOOK_BACK_US // HOUR_US
+METHOD = "compared with fast requests of the same operation and model with like token counts"
+PHASES = {
+    "queue": lambda row: row["queue_seconds"],
+    "prefill": prefill_s,
+    "decode": decode_s,
 }
-PRESSURES = {"cpu": "CPU", "memory": "memory", "io": "disks"}
-_COLUMNS = (
-    "seq", "observed_at", "host", "started_at", "ended_at", "operation", "model", "duration_seconds",
-    "queue_seconds", "input_tokens", "output_tokens", "preemption_count",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class Cause:
-    """Something that stands out.
+class Phase:
+    """One part of a request: `queue`, `prefill` (the prompt) or `decode` (the answer).
 
     Args:
-        name: `throttling`, `clock_deficit`, `queueing`, `other_process` and the like.
-        sentence: What it is, with its figures.
-        effect_seconds: How much of the duration it may explain; None where that cannot be told.
-        evidence: What speaks for it.
-        counter_evidence: What speaks against it.
+        name: Which.
+        seconds: How long it took.
+        usual_seconds: The median of the baseline; None where none of it says.
     """
 
     name: str
-    sentence: str
-    effect_seconds: float | None
-    evidence: tuple[str, ...]
-    counter_evidence: tuple[str, ...] = ()
+    seconds: float
+    usual_seconds: float | None
 
 
 @dataclass(frozen=True, slots=True)
-class Diagnosis:
+class Diagnosis(Analysis):
     """What went on while a request ran.
 
     Args:
         seq: The request's number in the ledger.
         window: From its beginning to its end.
-        coverage: Share of the samples of the GPUs and the host that are there; 0 where nothing was recorded.
+        coverage: Share of that time that lies near a sample of the GPUs and of the host.
         n: How many requests the baseline has.
         method: How it was compared.
-        limits: What it cannot say.
         duration_seconds: How long it took.
         expected_seconds: What its token counts, or its kind, explain; None where too few are like it.
         is_slow: Whether it took clearly longer; None where that is not known.
+        phases: Where the time went, as far as its source says.
         causes: What stands out, the largest effect first; none where nothing does.
     """
 
     seq: int
-    window: Window
-    coverage: float
-    n: int
-    method: str
-    limits: tuple[str, ...]
     duration_seconds: float
     expected_seconds: float | None
     is_slow: bool | None
+    phases: tuple[Phase, ...]
     causes: tuple[Cause, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WindowDiagnosis(Analysis):
+    """What went on in a window.
+
+    Args:
+        coverage: Share of it in which the collector was recording.
+        n: How many fast requests, or pieces of the time before, it was compared with.
+        request_count: How many requests that ended well in it could be judged; 0 where there was none at all.
+        slow_count: How many of them took longer than their tokens explain.
+        slowdown_ratio: What they took altogether, as a multiple of what was expected; None without requests.
+        is_slow: Whether there is something to explain; None where that is not known.
+        causes: What stands out, the largest effect first; effects are sums over what was looked at.
+    """
+
+    request_count: int
+    slow_count: int
+    slowdown_ratio: float | None
+    is_slow: bool | None
+    causes: tuple[Cause, ...]
+
+
+# One request --------------------------------------------------------------------------------------------------------
 
 
 def diagnose(source: Source, request: str, *, now: datetime) -> Diagnosis:
@@ -105,33 +117,71 @@ def diagnose(source: Source, request: str, *, now: datetime) -> Diagnosis:
     Raises:
         NoDataError: There is no such request, or it does not say how long it took.
     """
-    row = _find(source, request)
-    end_us = _us(row["ended_at"] or row["observed_at"])
-    interval = (end_us - round(row["duration_seconds"] * 1e6), end_us)
-    around = _window(interval[0] - round(LOOK_BACK.total_seconds() * 1e6), interval[1] + NEAR_US, now)
-    kinds = ("request", *COLUMNS)
-    with source.engine(kinds, start_us=around.start_us, end_us=around.end_us) as engine:
-        like = read_like(engine, around, row)
-        baseline, expected_s, scale = _baseline(like, row)
-        spans = [_interval(one) for one in baseline]
-        first_us = min([interval[0], *(one[0] for one in spans)]) - NEAR_US
-        joined = _window(first_us, around.end_us, now)
-        seen = read_surroundings(engine, joined, gpus=row["gpu_uuids"] or (), server=row["server_address"])
-    return _Comparison(row, interval, baseline, spans, seen, expected_s, scale, _window(*interval, now)).diagnosis()
+    row = _find(source, request, now)
+    start_us, end_us = _interval(row)
+    key: Key = (row["operation"], row["model"])
+    span = (start_us - LOOK_BACK_US, end_us + NEAR_US)
+    with source.engine(["request"], start_us=span[0], end_us=span[1]) as engine:
+        baseline = Baseline.of(read_like(engine, span, key, but_seq=row["seq"]))
+    notes = []
+    if baseline and (earlier := _faster(source, key, start_us, row, now)):
+        baseline = earlier
+        notes = [
+            f"the {HOURS_BACK} hours before were slow too: it is compared with earlier ones, {_when(earlier, now)}"
+        ]
+    usual = _moments(baseline.fast_like([row])) if baseline else []
+    expected_s = baseline.expected_s(row) if baseline else None
+    excess_s = row["duration_seconds"] - expected_s if expected_s is not None else 0.0
+    moment = Moment((start_us, end_us), excess_s, row)
+    seen = _seen(source, [moment], usual, row["gpu_uuids"] or (), row["server_address"], now)
+    coverage = _coverage(seen, moment.interval)
+    is_slow = _is_slow(baseline, row) if baseline else None
+    return Diagnosis(
+        seq=row["seq"],
+        window=_window(start_us, end_us, now),
+        coverage=coverage,
+        n=len(usual),
+        method=METHOD,
+        limits=(*notes, *_limits(seen, moment, coverage, is_known=baseline is not None)),
+        duration_seconds=row["duration_seconds"],
+        expected_seconds=expected_s,
+        is_slow=is_slow,
+        phases=tuple(_phases(row, usual)),
+        causes=causes_of(Scene([moment], usual, seen)) if is_slow else (),
+    )
 
 
-def _find(source: Source, request: str) -> dict[str, Any]:
-    with source.engine(["request"]) as engine:
-        name = engine.parameter("name", "text")
-        is_number = request.isascii() and request.isdecimal() and len(request) < 19
-        by_name = f"(event_id = {name} or source_event_id = {name} or trace_id = {name})"
-        text = sql_text("one_request").format(
-            relation=requests_with_model(engine),
-            in_window=in_window(engine),
-            filter=f"seq = {engine.parameter('seq', 'int')}" if is_number else by_name,
-        )
-        named: dict[str, Any] = {"seq": int(request)} if is_number else {"name": request}
-        rows: list[dict[str, Any]] = engine.query(text, start=0, end=2**53, **named).to_pylist()
+def _faster(source: Source, key: Key, before_us: int, row: dict[str, Any], now: datetime) -> Baseline | None:
+    """A baseline of earlier hours that were clearly faster; None where the hours before are as good as any."""
+    span = faster_before(source, key, before_us, now=now)
+    if span is None:
+        return None
+    with source.engine(["request"], start_us=span[0], end_us=span[1]) as engine:
+        return Baseline.of(read_like(engine, span, key, but_seq=row["seq"]))
+
+
+def _when(baseline: Baseline, now: datetime) -> str:
+    first, last = (baseline.table["observed_at"][at].as_py().astimezone(now.tzinfo) for at in (0, -1))
+    return f"{first:%Y-%m-%d %H:%M} to {last:%H:%M}"
+
+
+def _is_slow(baseline: Baseline, row: dict[str, Any]) -> bool:
+    expected_s = baseline.expected_s(row)
+    share = max(SLOW_SCALES * baseline.line.relative_scale, SLOW_LEAST)
+    return bool(row["duration_seconds"] > (1 + share) * expected_s)
+
+
+def _find(source: Source, request: str, now: datetime) -> dict[str, Any]:
+    """A request by one of its names: a number's time is in the catalogue; else the newest are looked at first."""
+    is_number = request.isascii() and request.isdecimal() and len(request) < 19
+    rows: list[dict[str, Any]] = []
+    if is_number:
+        times = source.times_of("request", int(request))
+        rows = _read_one(source, request, times, by_seq=True) if times else []
+    else:
+        for span in _backwards(round(now.timestamp() * 1e6)):
+            if rows := _read_one(source, request, span, by_seq=False):
+                break
     if not rows:
         raise NoDataError(f"There is no request {request[:80]!r}", "'gpuledger slow' lists some, the number first")
     if not rows[0]["duration_seconds"]:
@@ -139,238 +189,215 @@ def _find(source: Source, request: str) -> dict[str, Any]:
     return rows[0]
 
 
-def read_like(engine: Engine, window: Window, row: dict[str, Any]) -> pa.Table:
-    """The requests like one: of its operation and model."""
-    conditions, bound = [], {}
-    for name in ("operation", "model"):
-        if row[name] is None:
-            conditions.append(f"{name} is null")
-        else:
-            conditions.append(f"{name} = {engine.parameter(name, 'text')}")
-            bound[name] = row[name]
-    text = sql_text("like_requests").format(
-        columns=", ".join(_COLUMNS),
-        relation=requests_with_model(engine),
-        in_window=in_window(engine),
-        filter=" and ".join(conditions),
-        seq=engine.parameter("seq", "int"),
-    )
-    return engine.query(text, start=window.start_us, end=window.end_us, **bound, seq=row["seq"])
+def _backwards(now_us: int) -> Iterator[Interval]:
+    """The last day and what is dated later than now, and then all before: mostly it is a new one that is asked for."""
+    yield now_us - DAY_US, 2**53
+    yield 0, now_us - DAY_US
 
 
-def _baseline(like: pa.Table, row: dict[str, Any]) -> tuple[list[dict[str, Any]], float | None, float]:
-    """The fast requests nearest to one by their tokens; what it should have taken, and the noise of that."""
-    if like.num_rows < BASELINE_MIN:
-        return [], None, 0.0
-    took_s, tokens_in, tokens_out = (
-        like[name].cast(pa.float64()).fill_null(0.0).to_numpy()
-        for name in ("duration_seconds", "input_tokens", "output_tokens")
-    )
-    line = fit_robust_line(took_s, tokens_in, tokens_out) or _level(took_s)
-    own = (float(row["input_tokens"] or 0), float(row["output_tokens"] or 0))
-    explained = np.array([line.predicted(*one) for one in zip(tokens_in, tokens_out, strict=True)])
-    is_fast = took_s / explained <= np.median(took_s / explained)
-    distance = np.abs(np.log1p(tokens_in) - np.log1p(own[0])) + np.abs(np.log1p(tokens_out) - np.log1p(own[1]))
-    near = np.argsort(np.where(is_fast, distance, np.inf), kind="stable")[: min(BASELINE_MAX, int(is_fast.sum()))]
-    return like.take(pa.array(near)).to_pylist(), line.predicted(*own), line.relative_scale
+NAMES = ("event_id", "source_event_id", "trace_id")
 
 
-def _level(took_s: Floats) -> RobustLine:
-    """Of too few for a line: their median."""
-    median = float(np.median(took_s))
-    scale = MAD_TO_SIGMA * float(np.median(np.abs(took_s - median))) / median if median else 0.0
-    return RobustLine(len(took_s), median, 0.0, 0.0, max(scale, SCALE_MIN), median / 10)
-
-
-class _Comparison:
-    """One request beside its baseline."""
-
-    def __init__(
-        self,
-        row: dict[str, Any],
-        interval: Interval,
-        baseline: Sequence[dict[str, Any]],
-        spans: Sequence[Interval],
-        seen: Surroundings,
-        expected_s: float | None,
-        scale: float,
-        window: Window,
-    ) -> None:
-        self._row = row
-        self._interval = interval
-        self._baseline = baseline
-        self._spans = spans
-        self._seen = seen
-        self._expected_s = expected_s
-        self._scale = scale
-        self._window = window
-        self._took_s: float = row["duration_seconds"]
-        self._excess_s = self._took_s - expected_s if expected_s is not None else 0.0
-
-    def diagnosis(self) -> Diagnosis:
-        coverage = self._coverage()
-        is_slow = None
-        if self._expected_s is not None:
-            is_slow = self._excess_s > max(SLOW_SCALES * self._scale, SLOW_LEAST) * self._expected_s
-        causes = list(self._causes()) if is_slow else []
-        told = [one for one in causes if one.effect_seconds is None or self._matters(one.effect_seconds)]
-        told.sort(key=lambda one: -(one.effect_seconds or 0.0))
-        return Diagnosis(
-            seq=self._row["seq"],
-            window=self._window,
-            coverage=coverage,
-            n=len(self._baseline),
-            method="compared with fast requests of the same operation and model with like token counts",
-            limits=tuple(self._limits(coverage)),
-            duration_seconds=self._took_s,
-            expected_seconds=self._expected_s,
-            is_slow=is_slow,
-            causes=tuple(told),
+def _read_one(source: Source, request: str, span: Interval, *, by_seq: bool) -> list[dict[str, Any]]:
+    with source.engine(["request"], start_us=span[0], end_us=span[1]) as engine:
+        columns = ("seq",) if by_seq else NAMES
+        name = engine.parameter("name", "int" if by_seq else "text")
+        # one column a scan: an "or" of them would not ask the files' Bloom filters
+        text = " union all ".join(
+            sql_text("requests_named").format(
+                relation=requests_with_model(engine), in_window=in_window(engine), column=column, name=name
+            )
+            for column in columns
         )
-
-    def _matters(self, effect_s: float) -> bool:
-        return effect_s >= SHARE_LEAST * self._excess_s
-
-    def _coverage(self) -> float:
-        """Share of the kinds of samples that say anything about the time of the request."""
-        wanted = [("gpu_sample", "clock_sm_hertz"), ("system_sample", "pressure_cpu_some_seconds")]
-        expected = [one for one in wanted if not np.isnan(self._seen.greatest(*one, self._spans)).all()] or wanted
-        return sum(not np.isnan(self._seen.greatest(*one, [self._interval])[0]) for one in expected) / len(expected)
-
-    def _limits(self, coverage: float) -> Iterator[str]:
-        if self._expected_s is None:
-            before = f"in the {LOOK_BACK.seconds // 3600} hours before"
-            yield f"fewer than {BASELINE_MIN} requests like it ended well {before}: nothing to compare with"
-        if coverage < 1:
-            gaps = [one["message"] for one in self._seen.rows("ledger_event", self._near()) if one["event"] == "gap"]
-            why = f" ({gaps[0]})" if gaps and gaps[0] else ""
-            yield f"there are no samples of part of that time{why}: what went on then cannot be known"
-        if not self._row["gpu_uuids"]:
-            yield "the request does not say which GPUs it used: all of the host are looked at"
-
-    def _near(self) -> Interval:
-        return self._interval[0] - NEAR_US, self._interval[1] + NEAR_US
-
-    def _causes(self) -> Iterator[Cause]:
-        yield from self._queueing()
-        throttled = list(self._throttling())
-        yield from throttled
-        if not throttled:
-            yield from self._clock_deficit()
-        yield from self._other_process()
-        yield from self._pressure()
-        yield from self._kv_cache()
-        yield from self._errors()
-
-    def _queueing(self) -> Iterator[Cause]:
-        usual = [one["queue_seconds"] for one in self._baseline if one["queue_seconds"] is not None]
-        value = self._row["queue_seconds"]
-        if value is None or not usual or value <= np.quantile(usual, 0.95):
-            return
-        median = float(np.median(usual))
-        waiting = self._seen.greatest("server_sample", "requests_waiting_count", [self._interval])[0]
-        known = () if np.isnan(waiting) else (f"{waiting:.0f} requests were waiting on the server",)
-        evidence, against = (known, ()) if waiting >= 1 else ((), known)
-        words = f"it waited {value:.3g} s to be scheduled; {median:.3g} s is usual"
-        yield Cause("queueing", words, value - median, evidence, against)
-
-    def _standing_out(self, kind: str, column: str, least: float) -> tuple[float, float] | None:
-        """The value during the request and the baseline's median, where it is that much above and beyond 95 %."""
-        value = float(self._seen.greatest(kind, column, [self._interval])[0])
-        usual = self._seen.greatest(kind, column, self._spans)
-        usual = usual[~np.isnan(usual)]
-        if np.isnan(value) or len(usual) < BASELINE_MIN:
-            return None
-        median = float(np.median(usual))
-        return (value, median) if value - median >= least and value > np.quantile(usual, 0.95) else None
-
-    def _throttling(self) -> Iterator[Cause]:
-        for column, words in THROTTLES.items():
-            if found := self._standing_out("gpu_sample", column, SHARE_LEAST):
-                value, median = found
-                sentence = (
-                    f"{words} held the clocks down for {100 * value:.0f} % of the time; {100 * median:.0f} % is usual"
-                )
-                yield Cause("throttling", sentence, (value - median) * self._took_s, (f"gpu_sample.{column}",))
-
-    def _clock_deficit(self) -> Iterator[Cause]:
-        value = float(self._seen.least("gpu_sample", "clock_sm_hertz", [self._interval])[0])
-        usual = self._seen.least("gpu_sample", "clock_sm_hertz", self._spans)
-        usual = usual[~np.isnan(usual)]
-        if np.isnan(value) or len(usual) < BASELINE_MIN:
-            return
-        median = float(np.median(usual))
-        deficit = 1 - value / median
-        if deficit >= SHARE_LEAST and value < np.quantile(usual, 0.05):
-            words = (
-                f"the SM clock was {value / 1e6:.0f} MHz, {100 * deficit:.0f} % below the usual {median / 1e6:.0f} MHz"
-            )
-            against = ("no counter of throttling grew: the reason is not known",)
-            yield Cause("clock_deficit", words, deficit * self._took_s, ("gpu_sample.clock_sm_hertz",), against)
-
-    def _other_process(self) -> Iterator[Cause]:
-        beside = [{row["pid"] for row in self._seen.rows("process_sample", _widened(span))} for span in self._spans]
-        spans_of = Counter(pid for pids in beside for pid in pids)
-        strangers: dict[int, dict[str, Any]] = {}
-        for row in self._seen.rows("process_sample", _widened(self._interval)):
-            is_strange = spans_of[row["pid"]] <= SHARE_LEAST * len(beside)
-            if spans_of and is_strange and (row["sm_utilization_percent"] or 0) >= 5:
-                strangers[row["pid"]] = row
-        for pid, row in strangers.items():
-            share = row["sm_utilization_percent"] / 100
-            words = f"process {pid} ({row['name'] or 'name not known'}) used {_percent(share)} of the GPU beside it"
-            yield Cause(
-                "other_process",
-                words,
-                share * self._took_s,
-                (f"it was there in {spans_of[pid]} of {len(beside)} of the baseline",),
-            )
-
-    def _pressure(self) -> Iterator[Cause]:
-        for resource, words in PRESSURES.items():
-            column = f"pressure_{resource}_some_seconds"
-            if found := self._standing_out("system_sample", column, SHARE_LEAST):
-                value, median = found
-                share = f"{_percent(value)} of the time; {_percent(median)} is usual"
-                sentence = f"tasks of the host waited for {words} {share}"
-                swap = self._standing_out("system_sample", "swap_in_bytes", 1e6) if resource == "memory" else None
-                evidence = (f"system_sample.{column}", *(["pages came back from swap"] if swap else []))
-                against = ("pressure is of the whole host: whose tasks waited is not known",)
-                yield Cause(f"{resource}_pressure", sentence, (value - median) * self._took_s, evidence, against)
-
-    def _kv_cache(self) -> Iterator[Cause]:
-        times = self._row["preemption_count"] or 0
-        used = self._standing_out("server_sample", "kv_cache_used_ratio", SHARE_LEAST)
-        if times or (used and used[0] >= 0.95):
-            facts = [f"it was put aside {times} times"] if times else []
-            facts += (
-                [f"{100 * used[0]:.0f} % of the KV cache was in use; {100 * used[1]:.0f} % is usual"] if used else []
-            )
-            yield Cause("kv_pressure", "; ".join(facts), None, ("preemption_count, server_sample.kv_cache_used_ratio",))
-
-    def _errors(self) -> Iterator[Cause]:
-        for row in self._seen.rows("gpu_event", self._near()):
-            if row["event"] == "xid":
-                against = ("it may have come from another process",)
-                yield Cause(
-                    "xid", f"Xid {row['xid']} within a minute of it", None, (row["message"] or "gpu_event",), against
-                )
-        if found := self._standing_out("gpu_sample", "pcie_replay_count", 1.0):
-            yield Cause(
-                "pcie_replay",
-                f"PCIe packets were sent again, {found[0]:.3g} a second",
-                None,
-                ("gpu_sample.pcie_replay_count",),
-            )
+        found = engine.query(text, start=span[0], end=span[1], name=int(request) if by_seq else request)
+    return sorted(found.to_pylist(), key=lambda row: -row["seq"])
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
+def _phases(row: dict[str, Any], usual: Sequence[Moment]) -> Iterator[Phase]:
+    for name, figure in PHASES.items():
+        value = figure(row)
+        known = [one for moment in usual if (one := figure(moment.row)) is not None]
+        if value is not None:
+            yield Phase(name, float(value), float(np.median(known)) if known else None)
 
 
-def _widened(span: Interval) -> Interval:
-    """As far as a sample of a process reaches: they are taken every 5 s."""
-    return span[0] - 5_000_000, span[1] + 5_000_000
+def _limits(seen: Surroundings, moment: Moment, coverage: float, *, is_known: bool) -> Iterator[str]:
+    if not is_known:
+        before = f"in the {HOURS_BACK} hours before"
+        yield f"fewer than {BASELINE_MIN} requests like it ended well {before}: nothing to compare with"
+    if coverage < 0.995:
+        near = (moment.interval[0] - NEAR_US, moment.interval[1] + NEAR_US)
+        gaps = [one["message"] for one in seen.rows("ledger_event", near) if one["event"] == "gap"]
+        why = f" ({gaps[0]})" if gaps and gaps[0] else ""
+        yield f"there are no samples of part of that time{why}: what went on then cannot be known"
+    if not moment.row["gpu_uuids"]:
+        yield "the request does not say which GPUs it used: all of the host are looked at"
+
+
+# A window -----------------------------------------------------------------------------------------------------------
+
+
+def diagnose_window(
+    source: Source, window: Window, *, now: datetime, only: RequestFilter | None = None
+) -> WindowDiagnosis:
+    """What went on in a window: while its slow requests ran, or in all of it where it has no requests.
+
+    Args:
+        source: Where the events are.
+        window: Which.
+        now: The time of the question.
+        only: Which requests.
+
+    Raises:
+        NoDataError: There are requests, but none of those asked for.
+    """
+    judged = _judged(source, window, only or RequestFilter(), now)
+    if judged is not None:
+        return _of_requests(source, window, judged, now)
+    if only and only.given:
+        raise NoDataError("There is no such request in this window", "ask without --operation and --model")
+    return _of_time(source, window, now)
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """The requests of a window beside what was expected of them."""
+
+    count: int
+    slow: tuple[Moment, ...]
+    usual: tuple[Moment, ...]
+    slowdown_ratio: float | None
+    notes: tuple[str, ...]
+
+
+def _judged(source: Source, window: Window, only: RequestFilter, now: datetime) -> _Judged | None:
+    """None where the window has no requests."""
+    keys = _kinds(source, window, only)
+    if not keys:
+        return None
+    count, took_s, expected_s = 0, 0.0, 0.0
+    slow: list[Moment] = []
+    usual: list[Moment] = []
+    notes = []
+    for key in keys:
+        with source.engine(["request"], start_us=window.start_us - LOOK_BACK_US, end_us=window.end_us) as engine:
+            inside = read_like(engine, (window.start_us, window.end_us), key).to_pylist()
+            before = Baseline.of(read_like(engine, (window.start_us - LOOK_BACK_US, window.start_us), key))
+        if before is None or not inside:
+            notes.append(f"{key[0]} of {key[1]}: fewer than {BASELINE_MIN} in the {HOURS_BACK} hours before")
+            continue
+        if earlier := _faster(source, key, window.start_us, {"seq": -1}, now):
+            before = earlier
+            notes.append(f"the {HOURS_BACK} hours before were slow too: compared with {_when(earlier, now)}")
+        count += len(inside)
+        took_s += sum(row["duration_seconds"] for row in inside)
+        expected_s += sum(before.expected_s(row) for row in inside)
+        of_key = [row for row in inside if _is_slow(before, row)]
+        slow += [Moment(_interval(row), row["duration_seconds"] - before.expected_s(row), row) for row in of_key]
+        usual += _moments(before.fast_like(of_key[:MOMENTS_MAX])) if of_key else []
+    ratio = took_s / expected_s if expected_s else None
+    return _Judged(count, tuple(slow), tuple(usual), ratio, tuple(notes))
+
+
+def _kinds(source: Source, window: Window, only: RequestFilter) -> list[Key]:
+    """Operations and models of a window, those with most requests."""
+    with source.engine(["request"], start_us=window.start_us, end_us=window.end_us) as engine:
+        text = sql_text("request_kinds").format(
+            relation=requests_with_model(engine),
+            in_window=in_window(engine),
+            filter=filter_text(engine, only),
+            top=engine.parameter("top", "int"),
+        )
+        edges = {"start": window.start_us, "end": window.end_us}
+        rows = engine.query(text, **edges, **only.given, top=KINDS_MAX).to_pylist()
+    return [(row["operation"], row["model"]) for row in rows]
+
+
+def _of_requests(source: Source, window: Window, judged: _Judged, now: datetime) -> WindowDiagnosis:
+    is_slow = len(judged.slow) >= max(1.0, SLOW_WINDOW_SHARE * judged.count) if judged.count else None
+    worst = sorted(judged.slow, key=lambda one: -one.excess_seconds)[:MOMENTS_MAX] if is_slow else []
+    causes: tuple[Cause, ...] = ()
+    if worst:
+        causes = causes_of(Scene(worst, judged.usual, _seen(source, worst, judged.usual, (), None, now)))
+    looked_at = (
+        f"{len(worst)} of the {len(judged.slow)} slow ones" if len(worst) < len(judged.slow) else "all slow ones"
+    )
+    return WindowDiagnosis(
+        window=window,
+        coverage=(coverage := recorded_share(source, window, now=now)),
+        n=len(judged.usual),
+        method=f"{looked_at} {METHOD}" if worst else METHOD,
+        limits=(*judged.notes, *_window_limits(coverage)),
+        request_count=judged.count,
+        slow_count=len(judged.slow),
+        slowdown_ratio=judged.slowdown_ratio,
+        is_slow=is_slow,
+        causes=causes,
+    )
+
+
+def _of_time(source: Source, window: Window, now: datetime) -> WindowDiagnosis:
+    length_us = max((window.end_us - window.start_us) // PIECES_MAX, PIECE_US_LEAST)
+    pieces = _pieces(window.start_us, window.end_us, length_us)
+    before = _pieces(window.start_us - LOOK_BACK_US, window.start_us, length_us)[-4 * PIECES_MAX :]
+    moments = [Moment(span, (span[1] - span[0]) / 1e6) for span in pieces]
+    usual = [Moment(span) for span in before]
+    seen = _seen(source, moments, usual, (), None, now)
+    usual = [one for one in usual if _coverage(seen, one.interval) > 0]
+    is_known = len(usual) >= BASELINE_MIN
+    few = (
+        () if is_known else (f"hardly anything was sampled in the {HOURS_BACK} hours before: nothing to compare with",)
+    )
+    causes = causes_of(Scene(moments, usual, seen), is_state=True) if is_known else ()
+    return WindowDiagnosis(
+        window=window,
+        coverage=(coverage := recorded_share(source, window, now=now)),
+        n=len(usual),
+        method=f"{len(pieces)} pieces of {length_us / 1e6:g} s compared with such pieces before the window",
+        limits=("no request finished in it: what is told is its state", *few, *_window_limits(coverage)),
+        request_count=0,
+        slow_count=0,
+        slowdown_ratio=None,
+        is_slow=bool(causes) if is_known else None,
+        causes=causes,
+    )
+
+
+def _pieces(start_us: int, end_us: int, length_us: int) -> list[Interval]:
+    return [(at, min(at + length_us, end_us)) for at in range(start_us, end_us, length_us)]
+
+
+def _window_limits(coverage: float) -> Iterator[str]:
+    if coverage < 0.995:
+        yield f"the collector was recording for {100 * coverage:.0f} % of it: what went on in the rest cannot be known"
+
+
+# Both ---------------------------------------------------------------------------------------------------------------
+
+
+def _moments(rows: Sequence[dict[str, Any]]) -> list[Moment]:
+    return [Moment(_interval(row), 0.0, row) for row in rows]
+
+
+def _seen(
+    source: Source,
+    moments: Sequence[Moment],
+    usual: Sequence[Moment],
+    gpus: Sequence[str],
+    server: str | None,
+    now: datetime,
+) -> Surroundings:
+    spans = [one.interval for one in (*moments, *usual)]
+    edges = (min(span[0] for span in spans) - NEAR_US, max(span[1] for span in spans) + NEAR_US)
+    with source.engine(READ, start_us=edges[0], end_us=edges[1], columns=READ) as engine:
+        return read_surroundings(engine, _window(*edges, now), spans, gpus=gpus, server=server)
+
+
+def _coverage(seen: Surroundings, interval: Interval) -> float:
+    """Share of an interval that lies near a sample, mean of the GPUs and of the host, as far as there are any."""
+    shares = [seen.covered(kind, interval) for kind in ("gpu_sample", "system_sample")]
+    known = [share for share in shares if share is not None]
+    return float(np.mean(known)) if known else 0.0
 
 
 def _us(moment: datetime) -> int:

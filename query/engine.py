@@ -4,10 +4,11 @@ An analysis is one SQL text with a few named fragments; an `Engine` fills them i
 DuckDB and ClickHouse both understand. `query.duck_engine` is the engine of one host.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from importlib.resources import files
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from store.snapshot import END_OF_TIME_US
@@ -15,9 +16,14 @@ from store.snapshot import END_OF_TIME_US
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from query.newest_rows import NewestQuestion
     from query.trend_reading import TrendQuestion, TrendReading
 
 ParameterKind = Literal["time", "int", "ints", "float", "text"]
+
+
+ALL_COLUMNS: Mapping[str, Collection[str]] = MappingProxyType({})
+"""No kind is narrowed to some of its columns."""
 
 
 class Engine(Protocol):
@@ -51,12 +57,26 @@ class Source(Protocol):
     """Where the events are."""
 
     def engine(
-        self, kinds: Iterable[str], *, start_us: int = 0, end_us: int = END_OF_TIME_US
+        self,
+        kinds: Iterable[str],
+        *,
+        start_us: int = 0,
+        end_us: int = END_OF_TIME_US,
+        columns: Mapping[str, Collection[str]] = ALL_COLUMNS,
     ) -> AbstractContextManager[Engine]:
-        """An engine that sees at least the events of `kinds` in [start_us, end_us), in one consistent picture."""
+        """An engine that sees at least the events of `kinds` in [start_us, end_us), in one consistent picture.
+
+        Of a kind that is in `columns` it may see only these: a wide one takes 20 ms to make ready whole.
+        """
+
+    def times_of(self, kind: str, seq: int) -> tuple[int, int] | None:
+        """Times between which the event of that number was observed, [from, to); None where there is none."""
 
     def trend(self, question: "TrendQuestion") -> "TrendReading | None":
         """What a trend is made of, for whom that is at hand; None where an engine is to be asked."""
+
+    def newest(self, question: "NewestQuestion") -> "Sequence[Mapping[str, Any]]":
+        """The newest row of each series of a kind."""
 
 
 @cache

@@ -17,8 +17,16 @@ class UnknownGpuError(UsageError):
     pass
 
 
+class UnknownEventTypeError(UsageError):
+    pass
+
+
 class LengthError(UsageError):
     """A length of time that cannot be read."""
+
+
+class QuantityError(UsageError):
+    """A value that cannot be read, or that is of another unit."""
 
 
 class GroupingError(UsageError):

@@ -7,8 +7,9 @@ from typing import Any
 
 import msgspec
 
-from query.engine import Engine, Source, in_window, sql_text
+from query.engine import Source, sql_text
 from query.errors import UnknownGpuError
+from query.newest_rows import NewestQuestion
 from store.events import GPU_SAMPLE, KINDS, AbsenceReason, stale_after_s
 
 LOOK_BACK_S = 600  # how far back the newest row is looked for
@@ -40,6 +41,14 @@ HOST_COLUMNS = (
     "swap_total_bytes",
     "ledger_filesystem_free_bytes",
 )
+
+
+_ROW = ("seq", "observed_at", "host", "interval_seconds", "absence")
+_COLUMNS = {
+    "gpu_sample": (*_ROW, "gpu_uuid", "gpu_index", *GPU_COLUMNS),
+    "system_sample": (*_ROW, *HOST_COLUMNS),
+}
+_NAME_COLUMNS = ("seq", "observed_at", "host", "gpu_uuid", "name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +114,7 @@ def live_state(source: Source, *, now: datetime, gpus: Sequence[int] = ()) -> Li
     """
     now_us = round(now.timestamp() * 1e6)
     start_us = now_us - LOOK_BACK_S * 1_000_000
-    with source.engine(("gpu_sample", "system_sample"), start_us=start_us, end_us=now_us + 1) as engine:
-        rows = {
-            kind: engine.query(_newest_sql(engine, kind), start=start_us, end=now_us + 1).to_pylist()
-            for kind in ("gpu_sample", "system_sample")
-        }
+    rows = {kind: _newest(source, kind, start_us, now_us) for kind in _COLUMNS}
     names = _names(source)
     found = sorted((_gpu_now(row, now, names) for row in rows["gpu_sample"]), key=lambda gpu: gpu.index)
     unknown = [gpu for gpu in gpus if gpu not in {one.index for one in found}]
@@ -137,16 +142,13 @@ def _are_missing(rows: Mapping[str, Sequence[Mapping[str, Any]]], now: datetime)
     return is_host_fresh and all(_is_stale(row, now) for row in rows["gpu_sample"])
 
 
-def _newest_sql(engine: Engine, kind: str) -> str:
-    return sql_text("newest_rows").format(
-        relation=engine.relation(kind), keys=", ".join(("host", *KINDS[kind].series)), in_window=in_window(engine)
-    )
+def _newest(source: Source, kind: str, start_us: int, now_us: int) -> Sequence[Mapping[str, Any]]:
+    return source.newest(NewestQuestion(kind, _COLUMNS[kind], ("host", *KINDS[kind].series), start_us, now_us))
 
 
 def _names(source: Source) -> Mapping[str, str]:
-    with source.engine(("inventory",)) as engine:
-        sql = sql_text("gpu_names").format(relation=engine.relation("inventory"))
-        return {row["gpu_uuid"]: row["name"] for row in engine.query(sql).to_pylist()}
+    described = source.newest(NewestQuestion("inventory", _NAME_COLUMNS, ("gpu_uuid",)))
+    return {row["gpu_uuid"]: row["name"] for row in described if row["gpu_uuid"]}
 
 
 def probe_words(source: Source, probe: str) -> str | None:

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from query.engine import Source
+from query.engine import Engine, Source, in_window, sql_text
 from query.trends import trend
 from query.windows import Window
 
@@ -12,3 +12,13 @@ HEARTBEAT = "cpu.utilization_percent"  # every tick has it, on every machine
 def recorded_share(source: Source, window: Window, *, now: datetime) -> float:
     """The share of the window in which the collector sampled its host, 0 to 1; the mean where there are several."""
     return trend(source, HEARTBEAT, window, now=now, points=1).coverage or 0.0
+
+
+def recorded_seconds(engine: Engine, kind: str, window: Window) -> float:
+    """From the first to the last event of a kind in the window, which may begin long before anything was recorded."""
+    text = sql_text("first_and_last").format(
+        epoch_us=engine.epoch_us("observed_at"), relation=engine.relation(kind), in_window=in_window(engine)
+    )
+    rows = engine.query(text, start=window.start_us, end=window.end_us).to_pylist()
+    found = [(row["last_us"] - row["first_us"]) / 1e6 for row in rows if row["first_us"] is not None]
+    return found[0] if found else 0.0

@@ -5,7 +5,7 @@ sketch (`store.sketch`: Masson, Rim and Lee, "DDSketch: a fast and fully-mergeab
 per hour. Cells are merged to the groups that are asked for: counts and sums are added, so are the sketches.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -19,14 +19,19 @@ from query.trend_reading import TrendQuestion
 from query.windows import Window
 from store.events import REQUEST
 from store.rollup_cells import Floats, Ints
-from store.sketch import buckets_of, value_of
+from store.sketch import buckets_of, values_of
 
 Group = tuple[tuple[str | None, ...], int]
 """The values of what is grouped by, and the number of the step."""
 
 
 def figures_from_cells(
-    source: Source, window: Window, by: tuple[str, ...], only: RequestFilter, step_s: int | None
+    source: Source,
+    window: Window,
+    by: tuple[str, ...],
+    only: RequestFilter,
+    step_s: int | None,
+    measures: Sequence[str] = tuple(MEASURES),
 ) -> tuple[list[GroupFigures], Resolution] | None:
     """The figures of each group, in order; None where cells cannot answer.
 
@@ -36,17 +41,20 @@ def figures_from_cells(
         by: Some of `query.requests.GROUPINGS`.
         only: Which requests.
         step_s: Width of the steps, whole hours; None for one.
+        measures: Of what beside the duration; tokens are counted where it is all of them.
     """
     choose = partial(plan_rollups, window, step_s or 3600)
     merged: dict[str, _Merged] = {}
     resolutions: set[Resolution] = set()
-    for column in (*MEASURES.values(), "output_tokens"):
+    columns = {"duration": MEASURES["duration"], **{name: MEASURES[name] for name in measures}}
+    tokens = ("output_tokens",) if len(columns) == len(MEASURES) else ()
+    for column in (*columns.values(), *tokens):
         reading = source.trend(TrendQuestion(find_metric(f"request.{column}"), window, (), choose))
         if reading is None or reading.plan is None:
             return None
         resolutions.add(reading.plan.resolution)
         merged[column] = _Merged(reading.made, partial(_groups_of, by=by, only=only), _steps(window, step_s))
-    return _all_figures(merged), resolutions.pop()
+    return _all_figures(merged, columns), resolutions.pop()
 
 
 def _steps(window: Window, step_s: int | None) -> Callable[[Ints], Ints]:
@@ -126,7 +134,7 @@ class _Merged:
 
     def _spread(self, place: int) -> Spread:
         first, after = np.searchsorted(self._sketch_code, [self.codes[place], self.codes[place] + 1])
-        values = np.array([value_of(bucket) for bucket in self._sketch_bucket[first:after].tolist()])
+        values = values_of(self._sketch_bucket[first:after])
         told = _quantiles(values, self._sketch_n[first:after])
         least, greatest = float(self.least[place]), float(self.greatest[place])
         n = int(self.n[place])
@@ -148,12 +156,13 @@ def _quantiles(values: Floats, n: Floats | Ints) -> list[float]:
     return found
 
 
-def _all_figures(merged: dict[str, _Merged]) -> list[GroupFigures]:
+def _all_figures(merged: dict[str, _Merged], columns: Mapping[str, str]) -> list[GroupFigures]:
     durations = merged[MEASURES["duration"]]
-    tokens = dict(zip(merged["output_tokens"].groups(), merged["output_tokens"].amount.tolist(), strict=True))
+    counted = merged.get("output_tokens")
+    tokens = dict(zip(counted.groups(), counted.amount.tolist(), strict=True)) if counted else {}
     spreads = {
         name: dict(zip(merged[column].groups(), merged[column].spreads(), strict=True))
-        for name, column in MEASURES.items()
+        for name, column in columns.items()
     }
     found = [
         GroupFigures(
@@ -162,7 +171,7 @@ def _all_figures(merged: dict[str, _Merged]) -> list[GroupFigures]:
             n=int(n),
             failed=int(failed),
             output_tokens=tokens.get(group),
-            spreads={name: of_measure.get(group) for name, of_measure in spreads.items()},
+            spreads={name: spreads.get(name, {}).get(group) for name in MEASURES},
         )
         for group, n, failed in zip(durations.groups(), durations.n.tolist(), durations.failed.tolist(), strict=True)
     ]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from query.analysis import Analysis
 from query.engine import Engine, Source, in_window, sql_text
 from query.errors import GroupingError
 from query.recorded import recorded_share
@@ -91,7 +92,7 @@ class RequestGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class RequestSummary:
+class RequestSummary(Analysis):
     """Requests by group.
 
     Args:
@@ -100,18 +101,12 @@ class RequestSummary:
         n: How many requests there were.
         resolution: From what it was answered; see `query.resolutions`.
         method: The same in words.
-        limits: What it cannot say.
         by: By what the requests are grouped.
         step_s: Width of a step; None where it is one.
         groups: Those there are, in order of their names and then of time.
     """
 
-    window: Window
-    coverage: float
-    n: int
     resolution: Resolution
-    method: str
-    limits: tuple[str, ...]
     by: tuple[str, ...]
     step_s: int | None
     groups: tuple[RequestGroup, ...]
@@ -137,6 +132,7 @@ def summarize_requests(
     by: Sequence[str] = ("operation", "model"),
     only: RequestFilter | None = None,
     step_s: int | None = None,
+    measures: Sequence[str] = tuple(MEASURES),
 ) -> RequestSummary:
     """How many requests finished in `window` and how long they took.
 
@@ -147,13 +143,14 @@ def summarize_requests(
         by: Some of `GROUPINGS`; one group for all where empty.
         only: Which requests.
         step_s: Width of the steps; one step where None.
+        measures: Some of `MEASURES`: from cells only these are told, and the duration.
 
     Raises:
         GroupingError: Something to group by that there is not, or too many steps.
     """
     _check(window, by, step_s)
     only = only or RequestFilter()
-    figures, resolution = _figures(source, window, tuple(by), only, step_s)
+    figures, resolution = _figures(source, window, tuple(by), only, step_s, measures)
     groups = tuple(_group(one, tuple(by), window, step_s) for one in figures)
     return RequestSummary(
         window=window,
@@ -189,12 +186,17 @@ def _limits(resolution: Resolution) -> tuple[str, ...]:
 
 
 def _figures(
-    source: Source, window: Window, by: tuple[str, ...], only: RequestFilter, step_s: int | None
+    source: Source,
+    window: Window,
+    by: tuple[str, ...],
+    only: RequestFilter,
+    step_s: int | None,
+    measures: Sequence[str],
 ) -> tuple[list[GroupFigures], Resolution]:
     from query.request_cells import figures_from_cells  # noqa: PLC0415 - short windows need no cells
 
     if window.seconds > RAW_UPTO_S and (step_s is None or step_s % 3600 == 0):
-        found = figures_from_cells(source, window, by, only, step_s)
+        found = figures_from_cells(source, window, by, only, step_s, measures)
         if found is not None:
             return found
     return _asked(source, window, by, only, step_s), "raw"

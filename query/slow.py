@@ -18,6 +18,8 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from query.analysis import Analysis
+from query.duration_ranks import Durations, Ranked, furthest_beyond, read_durations
 from query.engine import Engine, Source, in_window, sql_text
 from query.errors import GroupingError
 from query.lengths import length_s
@@ -97,7 +99,7 @@ class SlowRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class SlowRequests:
+class SlowRequests(Analysis):
     """The slow requests of a window.
 
     Args:
@@ -106,17 +108,11 @@ class SlowRequests:
         n: How many requests there were.
         slow_count: How many of them are slow by the rule.
         method: The rule in words.
-        limits: What it cannot say.
         judged: By what each operation and model was judged.
         requests: The furthest beyond what was expected, in that order.
     """
 
-    window: Window
-    coverage: float
-    n: int
     slow_count: int
-    method: str
-    limits: tuple[str, ...]
     judged: tuple[JudgedGroup, ...]
     requests: tuple[SlowRequest, ...]
 
@@ -148,6 +144,8 @@ def slow_requests(
 ) -> SlowRequests:
     """The requests that finished in `window` and are slow by `rule`, the worst `top` of them."""
     only = only or RequestFilter()
+    if rule.rule != "excess" and (by_duration := _ranked(source, window, rule, only, now, top)):
+        return by_duration
     summary = summarize_requests(source, window, now=now, by=("operation", "model", "status"), only=only)
     judged = _judged(source, summary, rule, only)
     found, slow_count = _found(source, window, _Limits(rule, judged), only, top)
@@ -163,6 +161,81 @@ def slow_requests(
     )
 
 
+def _ranked(
+    source: Source, window: Window, rule: SlowRule, only: RequestFilter, now: datetime, top: int
+) -> SlowRequests | None:
+    """By a limit that does not depend on tokens: from durations alone, and the rows of those that are told.
+
+    None where durations are not at hand and an engine is to be asked.
+    """
+    durations = read_durations(source, window, only)
+    if durations is None:
+        return None
+    counts = durations.counts()
+    judged = _judged_by_duration(durations, rule)
+    limits_s = {(one.operation, one.model): one.limit_seconds or 0.0 for one in judged}
+    ranked = furthest_beyond(source, durations, limits_s, top, only)
+    if ranked is None:
+        return None
+    limits = (COUNTED, ESTIMATED) if ranked.is_estimate else (COUNTED,)
+    left_out = sum(counts.values()) - sum(counts[one.operation, one.model] for one in judged)
+    return SlowRequests(
+        window=window,
+        coverage=recorded_share(source, window, now=now),
+        n=sum(counts.values()),
+        slow_count=ranked.beyond,
+        method=_words(rule),
+        limits=(*limits, *_left_out(left_out)),
+        judged=judged,
+        requests=_rows(source, window, ranked, limits_s),
+    )
+
+
+COUNTED = "counts what the ledger was told of, with a duration: a request that no source reported is not in it"
+ESTIMATED = (
+    "how many are slow is within 1 % of the limit, from sketches; for that, edges of the window are whole minutes"
+)
+
+
+def _judged_by_duration(durations: Durations, rule: SlowRule) -> tuple[JudgedGroup, ...]:
+    if rule.rule == "threshold":
+        judged = [JudgedGroup(*kind, n, rule.threshold_seconds, None) for kind, n in durations.counts().items()]
+    else:
+        judged = [
+            JudgedGroup(*kind, n, durations.quantile(kind, rule.percentile / 100), None)
+            for kind, n in durations.counts(ended_well=True).items()
+            if n >= JUDGED_MIN
+        ]
+    return tuple(sorted(judged, key=lambda one: -one.n)[:GROUPS_MAX])
+
+
+def _rows(
+    source: Source, window: Window, ranked: Ranked, limits_s: Mapping[tuple[str | None, str | None], float]
+) -> tuple[SlowRequest, ...]:
+    """The rows of the requests that were found by their durations."""
+    if not ranked.seqs:
+        return ()
+    with source.engine(["request"], start_us=ranked.span[0], end_us=ranked.span[1]) as engine:
+        text = sql_text("requests_by_number").format(
+            columns=", ".join(_COLUMNS),
+            relation=requests_with_model(engine),
+            in_window=in_window(engine),
+            seqs=", ".join(map(str, ranked.seqs)),
+        )
+        rows = engine.query(text, start=ranked.span[0], end=ranked.span[1]).to_pylist()
+    found = []
+    for row in rows:
+        expected_s = limits_s[row["operation"], row["model"]]
+        excess_s = row["duration_seconds"] - expected_s
+        found.append(_request(row | {"expected_seconds": expected_s, "excess_seconds": excess_s}, window))
+    return tuple(sorted(found, key=lambda one: (-one.excess_seconds, one.seq)))
+
+
+def _request(row: Mapping[str, Any], window: Window) -> SlowRequest:
+    values = {name: row[name] for name in SlowRequest.__slots__}
+    return SlowRequest(**values | {"observed_at": row["observed_at"].astimezone(window.start.tzinfo)})
+
+
 def _words(rule: SlowRule) -> str:
     if rule.rule == "threshold":
         return f"at least {rule.threshold_seconds:g} s"
@@ -174,8 +247,12 @@ def _words(rule: SlowRule) -> str:
 def _limits(summary: RequestSummary, judged: Sequence[JudgedGroup]) -> tuple[str, ...]:
     known = {(one.operation, one.model) for one in judged}
     left_out = sum(one.n for one in summary.groups if (one.operation, one.model) not in known)
-    words = f"{left_out:,} requests are of an operation and model with too few that ended well to be judged"
-    return (*summary.limits, *([words] if left_out else []))
+    return (*summary.limits, *_left_out(left_out))
+
+
+def _left_out(count: int) -> list[str]:
+    words = f"{count:,} requests are of an operation and model with too few that ended well to be judged"
+    return [words] if count else []
 
 
 def _judged(source: Source, summary: RequestSummary, rule: SlowRule, only: RequestFilter) -> tuple[JudgedGroup, ...]:
@@ -313,6 +390,4 @@ def _found(
         )
         edges = {"start": window.start_us, "end": window.end_us}
         rows = engine.query(text, **edges, **only.given, **limits.bound, top=top).to_pylist()
-    return tuple(SlowRequest(**{name: row[name] for name in SlowRequest.__slots__}) for row in rows), (
-        rows[0]["slow_count"] if rows else 0
-    )
+    return tuple(_request(row, window) for row in rows), rows[0]["slow_count"] if rows else 0

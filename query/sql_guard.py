@@ -9,11 +9,12 @@ what it declares volatile or bound to the query (settings, variables, sequences,
 `error` are let through), its catalogue's pg_ macros, and the few of `_NOT_PURE`. A list written here would go stale
 with every DuckDB and refuse what an analyst knows; a list of only the refused would let through what is new.
 
-What this does not bound is time and memory: see `query.ad_hoc`.
+What this does not bound is time and memory: see `query.sql_process`.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -41,6 +42,7 @@ _MODIFIERS = frozenset(
 )
 _SHOWN = frozenset({"DESCRIBE", "SUMMARY"})  # of a query; SHOW TABLES and the like tell of the catalogue
 _PIVOTING = frozenset({"SELECT", "WITH", "FROM", "PIVOT"})  # a PIVOT in it would first write a type of its columns
+_UNNAMED_READERS = frozenset({"STAR", "POSITIONAL_REFERENCE", "PIVOT", "SHOW_REF"})
 _TABLE_FUNCTIONS = frozenset({"range", "generate_series", "unnest", "json_each", "json_tree"})
 _CLOCK_AND_CHANCE = frozenset(
     {
@@ -83,8 +85,26 @@ _SELECT_HINT = "ask with one SELECT over the views; nothing here writes"
 _Node = Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What SQL that may run reads.
+
+    Args:
+        kinds: The views.
+        names: Every word of it, in small letters, among them all columns that it reads; None where it may read any.
+    """
+
+    kinds: tuple[str, ...]
+    names: frozenset[str] | None
+
+
 def referenced_kinds(sql: str) -> tuple[str, ...]:
-    """The kinds that `sql` reads, if it may run at all.
+    """The kinds that `sql` reads, if it may run at all. Raises as `judged`."""
+    return judged(sql).kinds
+
+
+def judged(sql: str) -> Judged:
+    """What `sql` reads, if it may run at all.
 
     Raises:
         SqlRefusedError: It is not one SELECT over the published views, with the reason.
@@ -98,7 +118,32 @@ def referenced_kinds(sql: str) -> tuple[str, ...]:
         if node.get("type") == "BASE_TABLE":
             name = _checked_table(node, ctes)
             kinds |= {name: None} if name in KINDS else {}
-    return tuple(kinds)
+    return Judged(tuple(kinds), None if _may_read_any_column(nodes) else frozenset(_words(nodes)))
+
+
+def _may_read_any_column(nodes: Iterable[_Node]) -> bool:
+    """Whether columns are read that it does not name: by a star, by their place, as a whole row."""
+    nodes = list(nodes)
+    tables = {
+        str(node[key]).lower() for node in nodes if node.get("type") == "BASE_TABLE" for key in ("table_name", "alias")
+    }
+    by_all = {id(one["expression"]) for node in nodes if node.get("type") == "ORDER_MODIFIER" for one in node["orders"]}
+    return any(
+        (str(node.get("type")) in _UNNAMED_READERS and not (id(node) in by_all and node.get("expr") is None))
+        or node.get("ref_type") == "NATURAL"
+        or bool(node.get("column_name_alias"))
+        or str(node.get("schema", "")).lower() in tables - {""}  # x.f() is f(x)
+        or (node.get("type") == "COLUMN_REF" and str(node["column_names"][-1]).lower() in tables)
+        for node in nodes
+    )
+
+
+def _words(nodes: Iterable[_Node]) -> Iterator[str]:
+    for node in nodes:
+        for value in node.values():
+            for word in value if isinstance(value, list) else [value]:
+                if isinstance(word, str):
+                    yield word.lower()
 
 
 def _tree(sql: str) -> _Node:

@@ -23,6 +23,7 @@ class Figures:
         newest_name: What it was called last.
         newest_us: When it was read last; microseconds UTC.
         covered_seconds: The time that its readings stand for.
+        covered_points_s: The same of each point; None where it was not asked for.
     """
 
     key: Key
@@ -39,9 +40,12 @@ class Figures:
     increase: float | None
     covered_seconds: float
     points: tuple[float | None, ...]
+    covered_points_s: tuple[float, ...] | None = None
 
 
-def figures(made: TrendParts, *, start_us: int, step_s: int, buckets: range, is_counter: bool) -> list[Figures]:
+def figures(
+    made: TrendParts, *, start_us: int, step_s: int, buckets: range, is_counter: bool, with_coverage: bool = False
+) -> list[Figures]:
     """The figures of each series that has a sample or a step.
 
     Args:
@@ -50,6 +54,7 @@ def figures(made: TrendParts, *, start_us: int, step_s: int, buckets: range, is_
         step_s: Width of a point.
         buckets: The points that are wanted, numbered from the epoch by `step_s`.
         is_counter: Whether `increase` is told.
+        with_coverage: Whether `covered_points_s` is told.
     """
     parts = made.parts
     if not len(parts.series):
@@ -67,6 +72,7 @@ def figures(made: TrendParts, *, start_us: int, step_s: int, buckets: range, is_
     slopes, points = _slopes(groups, parts, start_us), _points(groups, parts, step_s, buckets)
     percentiles = _percentiles(made, groups, columns["min"], columns["max"])
     presence = _newest(made)
+    covered = _covered_points(made, step_s, buckets) if with_coverage else None
     found = []
     for place, series in enumerate(groups.numbers.tolist()):
         name, newest_us, covered_s = presence[series]
@@ -81,6 +87,7 @@ def figures(made: TrendParts, *, start_us: int, step_s: int, buckets: range, is_
                 increase=columns["amount"][place] if is_counter else None,
                 covered_seconds=covered_s,
                 points=points[place],
+                covered_points_s=tuple(covered[series].tolist()) if covered is not None else None,
                 **{name: columns[name][place] for name in ("n", "min", "avg", "max", "last")},
             )
         )
@@ -155,6 +162,17 @@ def _points(groups: _Groups, parts: Parts, step_s: int, buckets: range) -> list[
     means = np.divide(amount, weight, out=np.zeros(size), where=is_known).astype(object)
     means[~is_known] = None
     return [tuple(row) for row in means.reshape(len(groups.starts), len(buckets)).tolist()]
+
+
+def _covered_points(made: TrendParts, step_s: int, buckets: range) -> Floats:
+    """The seconds that are covered of each wanted bucket, a row for each series by its number."""
+    presence = made.presence
+    bucket = presence.last_us // (step_s * 1_000_000) - buckets.start
+    is_wanted = (bucket >= 0) & (bucket < len(buckets))
+    cell = (presence.series * len(buckets) + bucket)[is_wanted]
+    size = len(made.keys) * len(buckets)
+    covered_s: Floats = np.bincount(cell, presence.covered_s[is_wanted], minlength=size).astype(np.float64)
+    return covered_s.reshape(len(made.keys), len(buckets))
 
 
 def _newest(made: TrendParts) -> dict[int, tuple[Any, int, float]]:

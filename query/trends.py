@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -137,7 +137,7 @@ def trend(
         raise UnknownGpuError(f"{wanted.name} is not measured per GPU", "ask for it without a GPU")
     step_s = bucket_width_s(window.seconds, points)
     buckets = range(window.start_us // (step_s * 1_000_000), (window.end_us - 1) // (step_s * 1_000_000) + 1)
-    found, plan = _figures(source, wanted, window, gpus, step_s, buckets)
+    found, plan = read_figures(source, wanted, window, gpus, step_s, buckets)
     absent = _why_less(source, wanted, window, gpus, found)
     answered_s = plan.seconds(window) if plan else window.seconds
     series = _all_series(wanted, found, answered_s)
@@ -179,15 +179,29 @@ def _parameters(window: Window, gpus: Sequence[int]) -> dict[str, Any]:
     return {"start": window.start_us, "end": window.end_us, **({"gpus": list(gpus)} if gpus else {})}
 
 
-def _figures(
-    source: Source, metric: Metric, window: Window, gpus: Sequence[int], step_s: int, buckets: range
+def read_figures(
+    source: Source,
+    metric: Metric,
+    window: Window,
+    gpus: Sequence[int],
+    step_s: int,
+    buckets: range,
+    *,
+    with_coverage: bool = False,
 ) -> tuple[list[Figures], RollupPlan | None]:
     """The figures of each series, and the rollups they are from."""
     question = TrendQuestion(metric, window, gpus, partial(_plan, metric, window, gpus, step_s))
     reading = source.trend(question)
     if reading is None:
         return _asked_figures(source, metric, window, gpus, step_s, buckets), None
-    made = figures(reading.made, start_us=window.start_us, step_s=step_s, buckets=buckets, is_counter=metric.is_counter)
+    made = figures(
+        reading.made,
+        start_us=window.start_us,
+        step_s=step_s,
+        buckets=buckets,
+        is_counter=metric.is_counter,
+        with_coverage=with_coverage,
+    )
     return made, reading.plan
 
 
@@ -207,12 +221,14 @@ def _asked_figures(
 
 def _figures_of_rows(key: Key, rows: Sequence[Mapping[str, Any]], buckets: range) -> Figures:
     by_bucket = {row["bucket"]: row["bucket_value"] for row in rows}
+    covered_s = {row["bucket"]: row["bucket_covered_seconds"] for row in rows}
     first, slope = rows[0], rows[0]["slope_per_hour"]
     return Figures(
         key=key,
         slope_per_hour=None if slope is None or math.isnan(slope) else slope,
         increase=first.get("increase"),
         points=tuple(by_bucket.get(bucket) for bucket in buckets),
+        covered_points_s=tuple(covered_s.get(bucket, 0.0) for bucket in buckets),
         **{name: first[name] for name in _TOLD_BY_ROWS},
     )
 
@@ -307,23 +323,37 @@ def _reason(reasons: str | None, column: str) -> str:
 
 
 def _all_series(metric: Metric, found: Sequence[Figures], answered_s: float) -> tuple[TrendSeries, ...]:
-    series = [_series(metric, one, answered_s) for one in found]
-    series.sort(key=lambda one: (int(one.label) if one.label.isdecimal() else math.inf, one.label, one.series))
-    shared = {label for label, times in Counter(one.label for one in series).items() if times > 1}
-    return tuple(
-        replace(one, label=f"{one.label} {one.series}".strip()) if one.label in shared else one for one in series
-    )
+    names = series_names(metric, found)
+    series = [
+        TrendSeries(
+            label=label,
+            series=identity,
+            coverage=_coverage(metric, one.covered_seconds, answered_s),
+            **{name: getattr(one, name) for name in _TOLD_BY_FIGURES},
+        )
+        for one, (label, identity) in zip(found, names, strict=True)
+    ]
+    return tuple(sorted(series, key=lambda one: label_order(one.label, one.series)))
 
 
-def _series(metric: Metric, one: Figures, answered_s: float) -> TrendSeries:
-    name = one.newest_name if metric.kind.series else None
-    identity = one.key[1:] if metric.kind.series else one.key
-    return TrendSeries(
-        label="" if name is None else str(name),
-        series=" ".join(str(part) for part in identity if part is not None),
-        coverage=_coverage(metric, one.covered_seconds, answered_s),
-        **{name: getattr(one, name) for name in _TOLD_BY_FIGURES},
-    )
+def series_names(metric: Metric, found: Sequence[Figures]) -> list[tuple[str, str]]:
+    """Label and identity of each series, as `TrendSeries` tells them."""
+    has_series = bool(metric.kind.series)
+    labels = [str(one.newest_name) if has_series and one.newest_name is not None else "" for one in found]
+    identities = [
+        " ".join(str(part) for part in (one.key[1:] if has_series else one.key) if part is not None) for one in found
+    ]
+    shared = {label for label, times in Counter(labels).items() if times > 1}
+    return [
+        (f"{label} {identity}".strip() if label in shared else label, identity)
+        for label, identity in zip(labels, identities, strict=True)
+    ]
+
+
+def label_order(label: str, series: str) -> tuple[float, str, str]:
+    """GPUs by their number, all else by name."""
+    name = label.removesuffix(series).strip()
+    return int(name) if name.isdecimal() else math.inf, name, series
 
 
 _TOLD_BY_FIGURES = ("n", "min", "avg", "p50", "p95", "max", "last", "slope_per_hour", "increase", "points")

@@ -90,6 +90,7 @@ class Field:
         bits: For a set of bits: the value of each bit and the reason it stands for.
         every_seconds: How often it is read, where that is not with every row; it is NULL in the rows between.
         is_never_zero: A device that says 0 does not know: the value is NULL, because it is suspect.
+        is_looked_up: One row, or a few, is asked for by it: sealed files tell without reading them whether they have it.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Field:
     bits: Mapping[int, str] | None = None
     every_seconds: float | None = None
     is_never_zero: bool = False
+    is_looked_up: bool = False
 
     @property
     def is_measured(self) -> bool:
@@ -744,12 +746,12 @@ REQUEST = Kind(
     subject="request",
     series=("service", "operation", "request_model", "response_model", "status"),
     fields=(
-        _label("event_id", "string", "Identity of this event, a UUIDv7."),
+        _label("event_id", "string", "Identity of this event, a UUIDv7.", is_looked_up=True),
         _label("source", "string", "How it came in: otlp, litellm, asgi, python, mcp, http, scrape, file or log."),
-        _label("source_event_id", "string", "Identity given by the source; with source, it is stored once."),
+        _label("source_event_id", "string", "Identity given by the source; with source, it is stored once.", is_looked_up=True),
         _label("started_at", "time", "When the request began."),
         _label("ended_at", "time", "When its last byte was sent."),
-        _label("trace_id", "string", "Trace it belongs to.", otel="trace_id"),
+        _label("trace_id", "string", "Trace it belongs to.", otel="trace_id", is_looked_up=True),
         _label("span_id", "string", "Its span.", otel="span_id"),
         _label("service", "string", "Service that answered.", otel="service.name"),
         _label("endpoint", "string", "Route that was called.", otel="http.route"),
@@ -815,6 +817,7 @@ SERVER_SAMPLE = Kind(
         _state("up", "bool", "Whether the scrape succeeded."),
         _gauge("requests_running_count", "int32", "Requests being processed.", "vllm:num_requests_running"),
         _gauge("requests_waiting_count", "int32", "Requests waiting to be scheduled.", "vllm:num_requests_waiting"),
+        _gauge("requests_retracted_count", "int32", "Requests put aside for want of memory, as the server's own gauge has it.", "sglang:num_retracted_reqs"),
         _gauge("kv_cache_used_ratio", "float32", "Share of the KV cache in use.", "vllm:kv_cache_usage_perc"),
         _gauge("generation_tokens_per_second", "float32", "Generation throughput as the server reports it.", "sglang:gen_throughput"),
         _counter("prompt_tokens", "int64", "Prompt tokens processed.", "vllm:prompt_tokens_total"),
@@ -823,6 +826,7 @@ SERVER_SAMPLE = Kind(
         _counter("preemption_count", "int64", "Requests put aside by the scheduler.", "vllm:num_preemptions_total"),
         _counter("requests_success_count", "int64", "Requests finished.", "vllm:request_success_total"),
         _counter("requests_rejected_count", "int64", "Requests refused.", "vllm:admission_rejections_total"),
+        _counter("requests_failure_count", "int64", "Requests that failed.", "nv_inference_request_failure"),
         _counter("prefix_cache_queries_tokens", "int64", "Tokens looked up in the prefix cache.", "vllm:prefix_cache_queries_total"),
         _counter("prefix_cache_hits_tokens", "int64", "Tokens found in the prefix cache.", "vllm:prefix_cache_hits_total"),
         _histogram("time_to_first_token_histogram", "Time to first token, seconds"),
@@ -927,10 +931,10 @@ INVENTORY = Kind(
 LEDGER_EVENT = Kind(
     name="ledger_event",
     version=1,
-    row="the recorder's own life: start, stop, gap, clock step, settings change, quarantine, retention",
+    row="the recorder's own life: start, stop, gap, clock step, quarantine, retention",
     cadence="as it happens",
     fields=(
-        _label("event", "string", "start, stop, gap, clock_step, suspend, probe_status, probe_failed, probe_stalled (a call does not return), probe_resumed (it has returned), probe_replaced (its thread was left behind), paused, resumed, renewed (the collector replaced its own process), settings_changed, quarantine, retention, hold, release, disk_low, disk_full, disk_ok or restored."),
+        _label("event", "string", "start, stop, gap, clock_step, suspend, probe_status, probe_failed, probe_stalled (a call does not return), probe_resumed (it has returned), probe_replaced (its thread was left behind), paused, resumed, renewed (the collector replaced its own process), quarantine, retention, hold, release, disk_low, disk_full, disk_ok or restored."),
         _label("message", "string", "What happened, as a sentence."),
         _label("probe", "string", "The probe it concerns."),
         _label("started_at", "time", "Beginning of the time it covers."),
@@ -939,7 +943,7 @@ LEDGER_EVENT = Kind(
         _gauge("missed_ticks_count", "int64", "Ticks that were not sampled."),
         _label("pid", "int32", "The collector's process."),
         _label("gpuledger_version", "string", "Version of the program."),
-        _label("details", "json", "What else is known of it."),
+        _label("details", "json", "What else is known of it; of a start, the settings in force."),
     ),
 )  # fmt: skip
 

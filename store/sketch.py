@@ -39,6 +39,13 @@ def value_of(bucket: int) -> float:
     return math.copysign(2 * GAMMA ** (abs(bucket) - OFFSET) / (GAMMA + 1), bucket)
 
 
+def values_of(buckets: NDArray[np.int64]) -> NDArray[np.float64]:
+    """What `value_of` gives for each of them."""
+    rank = np.abs(buckets).astype(np.float64)
+    values: NDArray[np.float64] = np.sign(buckets) * 2 * GAMMA ** (rank - OFFSET) / (GAMMA + 1)
+    return values
+
+
 def quantile(counts: Mapping[int, int], share: float) -> float | None:
     """A quantile of the values whose buckets were counted, interpolated between its neighbours; None of nothing.
 

@@ -163,6 +163,23 @@ class LedgerReader:
         ).get
         return round(count)
 
+    def times_of(self, kind: str, seq: int) -> tuple[int, int] | None:
+        """Between which times, [from, to), an event with that seq was observed, as catalogue and tail say."""
+        first_us, last_us = self._head.execute(
+            """
+            select min(first_us), max(last_us)
+            from (
+                select first_observed_at_us as first_us, last_observed_at_us as last_us
+                from segment where kind = :kind and first_seq <= :seq and last_seq >= :seq
+                union all
+                select first_observed_at_us, last_observed_at_us
+                from frame where kind = :kind and first_seq <= :seq and first_seq + event_count > :seq
+            )
+            """,
+            {"kind": kind, "seq": seq},
+        ).get
+        return None if first_us is None else (first_us, last_us + 1)
+
     def has_older(self, kind: str) -> bool:
         """Whether there are events that an earlier release wrote in an earlier version of the kind."""
         has_older: int = self._head.execute(
@@ -207,6 +224,22 @@ class LedgerReader:
             "select * from frame where kind = ? and first_seq > ? order by first_seq", (kind, after_seq)
         )
         return frames_of_rows(rows.fetchall())
+
+    def last_seq(self, kind: str) -> int:
+        """Number of the newest event of a kind; 0 where there is none."""
+        newest: int = self._head.execute(
+            "select max((select coalesce(max(last_seq), 0) from segment where kind = :kind), "
+            "(select coalesce(max(first_seq + event_count - 1), 0) from frame where kind = :kind))",
+            {"kind": kind},
+        ).get
+        return newest
+
+    def has_sealed_since(self, kind: str, seq: int) -> bool:
+        """Whether events of a kind with a seq beyond this one are in segments."""
+        has_sealed: int = self._head.execute(
+            "select exists (select 1 from segment where kind = ? and last_seq > ?)", (kind, seq)
+        ).get
+        return bool(has_sealed)
 
     @contextmanager
     def one_picture(self) -> Iterator[None]:

@@ -10,7 +10,12 @@ from pathlib import Path
 
 import pytest
 
-PLUGINS = {"fakenvml": "fakenvml/plugin.py"}
+PLUGINS = {
+    "fakenvml": "fakenvml/plugin.py",
+    "http_peers": "mcp_server/http_peers.py",
+    "npm_tools": "mcp_server/npm_tools.py",
+    "scenarios": "../benchmarks/scenarios.py",
+}
 
 
 def pytest_configure(config: pytest.Config) -> None:

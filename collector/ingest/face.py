@@ -8,7 +8,7 @@ import asyncio
 import hmac
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from ipaddress import ip_address
 
@@ -19,6 +19,7 @@ from starlette.routing import Route
 from collector.ingest import litellm, otlp, wire
 from collector.ingest.intake import Delivery, Intake, Outcome, Room
 from collector.ingest.reading import BODY_BYTES_MAX, Reader, Refusal, too_large
+from collector.ingest.tally import NewestServers, Tally
 
 TOKEN_NAME = "ingest.token"  # noqa: S105 - the name of the file that holds one
 BODY_TIME_LIMIT_S = 30.0
@@ -45,10 +46,27 @@ class Way:
     is_known_by_body: bool = False
 
 
-def ingest_routes(intake: Intake, token: str | None) -> list[Route]:
-    """The routes; `token` is what senders from elsewhere must show, None where nobody can come from elsewhere."""
-    room = Room()
-    return [Route(way.path, _endpoint(way, intake, room, token), methods=["POST"]) for way in _ways()]
+@dataclass(frozen=True, slots=True)
+class Door:
+    """What all ways in share.
+
+    Args:
+        intake: Where bodies go.
+        token: What senders from elsewhere must show; None where nobody can come from elsewhere.
+        tally: Counts what comes.
+        servers: Gets the samples of inference servers that came.
+        room: How much may wait.
+    """
+
+    intake: Intake
+    token: str | None
+    tally: Tally = field(default_factory=Tally)
+    servers: NewestServers = field(default_factory=NewestServers)
+    room: Room = field(default_factory=Room)
+
+
+def ingest_routes(door: Door) -> list[Route]:
+    return [Route(way.path, _endpoint(way, door), methods=["POST"]) for way in _ways()]
 
 
 def _ways() -> Sequence[Way]:
@@ -69,13 +87,14 @@ def is_here(address: str | None) -> bool:
     return (getattr(found, "ipv4_mapped", None) or found).is_loopback
 
 
-def _endpoint(way: Way, intake: Intake, room: Room, token: str | None) -> Callable[[Request], object]:
+def _endpoint(way: Way, door: Door) -> Callable[[Request], object]:
     async def take(request: Request) -> Response:
         content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         try:
-            _check_sender(request, token)
-            return way.answer(await _taken(request, content_type, way, intake, room), content_type)
+            _check_sender(request, door.token)
+            outcome = await _taken(request, content_type, way, door)
         except Refusal as refusal:
+            door.tally.refusals[way.path, str(refusal.status)] += 1
             await _let_it_end(request)
             response = way.refusal(refusal, content_type)
             if refusal.retry_after_s is not None:
@@ -83,8 +102,19 @@ def _endpoint(way: Way, intake: Intake, room: Room, token: str | None) -> Callab
             if refusal.status == 401:
                 response.headers["www-authenticate"] = "Bearer"
             return response
+        _count(outcome, way.path, door)
+        return way.answer(outcome, content_type)
 
     return take
+
+
+def _count(outcome: Outcome, path: str, door: Door) -> None:
+    read, receipt = outcome.read, outcome.receipt
+    counts = {"accepted": receipt.stored, "repeated": receipt.repeated, "refused": read.rejected}
+    for became, count in counts.items():
+        if count:
+            door.tally.events[path, became] += count
+    door.servers.note(read.events)
 
 
 def _check_sender(request: Request, token: str | None) -> None:
@@ -99,20 +129,21 @@ def _check_sender(request: Request, token: str | None) -> None:
         )
 
 
-async def _taken(request: Request, content_type: str, way: Way, intake: Intake, room: Room) -> Outcome:
+async def _taken(request: Request, content_type: str, way: Way, door: Door) -> Outcome:
     """Read the body, hand it over, and wait until what it holds is on disk."""
     held = bytearray()
-    room.take(0, bodies=1)
+    door.room.take(0, bodies=1)
     try:
-        await _read_into(held, request, room)
+        await _read_into(held, request, door.room)
         body = bytes(held)
         encoding = request.headers.get("content-encoding", "").strip().lower()
         key = _key(request, body if way.is_known_by_body else None)
         delivery = Delivery(body, encoding, content_type, way.reader, key)
-        intake.submit(delivery)
+        door.intake.submit(delivery)
         return await asyncio.wrap_future(delivery.done)
     finally:
-        room.give_back(len(held), bodies=1)
+        door.tally.body_bytes[way.path] += len(held)
+        door.room.give_back(len(held), bodies=1)
 
 
 async def _read_into(held: bytearray, request: Request, room: Room) -> None:

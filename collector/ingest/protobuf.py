@@ -1,7 +1,7 @@
 """Decoding OTLP's messages with opentelemetry-proto."""
 
 from base64 import b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable
 from typing import Any, TypeVar
 
 from google.protobuf.json_format import Parse, ParseError
@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError, Message
 from collector.ingest.reading import Refusal
 
 M = TypeVar("M", bound=Message)
+_PLAIN = frozenset({"string_value", "int_value", "double_value", "bool_value"})
 
 
 def decoded(message: M, body: bytes, *, is_json: bool) -> M:
@@ -38,16 +39,23 @@ def id_text(raw: bytes, length: int) -> str | None:
     return text if len(text) == 2 * length and text.strip("0") else None
 
 
-def plain_value(value: Any) -> Any:
-    """What an AnyValue holds: text, number or flag, or a list of texts; None for what is more than that."""
-    kind = value.WhichOneof("value")
-    if kind in ("string_value", "int_value", "double_value", "bool_value"):
-        return getattr(value, kind)
-    if kind == "array_value":
-        return [item.string_value for item in value.array_value.values[:8] if item.HasField("string_value")]
-    return None
+def attributes_of(pairs: Iterable[Any], wanted: Collection[str]) -> dict[str, Any]:
+    """The wanted ones of a list of KeyValue: the others, such as prompts, are not even decoded.
+
+    A value is a text, number or flag, or a list of texts; None for what is more than that. A batch of spans has
+    thousands of these, which is why it is one loop.
+    """
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        if (name := pair.key) in wanted:
+            value = pair.value
+            kind = value.WhichOneof("value")
+            if kind in _PLAIN:
+                found[name] = getattr(value, kind)
+            else:
+                found[name] = _texts(value) if kind == "array_value" else None
+    return found
 
 
-def attributes_of(pairs: Iterable[Any], wanted: Mapping[str, Any] | frozenset[str]) -> dict[str, Any]:
-    """The wanted ones of a list of KeyValue: the others, such as prompts, are not even decoded."""
-    return {pair.key: plain_value(pair.value) for pair in pairs if pair.key in wanted}
+def _texts(value: Any) -> list[str]:
+    return [item.string_value for item in value.array_value.values[:8] if item.HasField("string_value")]

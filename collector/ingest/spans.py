@@ -17,22 +17,23 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from collector.ingest.protobuf import attributes_of, decoded, id_text
 from collector.ingest.reading import EVENTS_MAX, PROBLEMS_MAX, Arrival, Read, check_time, too_many
 from collector.ingest.requests import completed
-from collector.ingest.texts import error_text, pseudonym, short_text
+from collector.ingest.texts import TEXT_CHARACTERS_MAX, error_text, pseudonym, short_text
 from store.events import Event
 
 INT32_MAX, INT64_MAX = 2**31 - 1, 2**63 - 1
+_NUMBERS = frozenset({int, float})  # asked by type: a flag is no number, and isinstance of a union takes twice as long
+_SCALARS = _NUMBERS | {bool, str}
 
 _GRPC_STATUS = {1: "cancelled", 4: "timeout", 8: "rejected", 14: "rejected"}
 
 
 def _seconds(value: Any) -> float | None:
-    is_time = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
-    return float(value) if is_time else None
+    return float(value) if type(value) in _NUMBERS and 0 <= value < math.inf else None
 
 
 def _count(value: Any) -> int | None:
-    whole = int(value) if isinstance(value, float) and value.is_integer() else value
-    return whole if isinstance(whole, int) and not isinstance(whole, bool) and 0 <= whole <= INT64_MAX else None
+    whole = int(value) if type(value) is float and value.is_integer() else value
+    return whole if type(whole) is int and 0 <= whole <= INT64_MAX else None
 
 
 def _small(value: Any) -> int | None:
@@ -101,8 +102,9 @@ _KEPT = frozenset(
 _OTHERS = frozenset(
     {"rpc.service", "rpc.grpc.status_code", "rpc.response.status_code", "enduser.id", "user.id", "server.port"}
 )
-_COLUMN_OF = {name: column for column, (_, names) in COLUMNS.items() for name in names}
-_WANTED = frozenset(_COLUMN_OF) | _KEPT | _OTHERS
+_READINGS = {name: (column, rank, made) for column, (made, names) in COLUMNS.items() for rank, name in enumerate(names)}
+"""Of each attribute the column, how many names of it are newer, and what makes its value."""
+_WANTED = frozenset(_READINGS) | _KEPT | _OTHERS
 _OF_GENAI = frozenset({"gen_ai.operation.name", "gen_ai.request.model", "gen_ai.response.model", "gen_ai.system"})
 _OF_RESOURCE = frozenset({"service.name", "process.pid", "server.address", "host.name", "tenant"})
 _OF_EXCEPTION = frozenset({"exception.type", "exception.message"})
@@ -161,19 +163,24 @@ def _event(span: Span, resource: Mapping[str, Any], arrival: Arrival) -> Event |
 
 
 def _columns(said: Mapping[str, Any]) -> dict[str, Any]:
-    found = {}
-    for column, (made, names) in COLUMNS.items():
-        for name in names:
-            if name in said and (value := made(said[name])) is not None:
-                found[column] = value
-                break
+    """The columns that attributes fill, each by the newest of its names that says something."""
+    found: dict[str, Any] = {}
+    ranks: dict[str, int] = {}
+    for name, said_value in said.items():
+        if (reading := _READINGS.get(name)) is not None:
+            column, rank, made = reading
+            if rank < ranks.get(column, math.inf) and (value := made(said_value)) is not None:
+                found[column], ranks[column] = value, rank
     return found
 
 
 def _kept(said: Mapping[str, Any]) -> dict[str, Any] | None:
     """The few attributes that stay as they are: ids, settings of the request, names; texts are cut."""
-    found = {name: value for name, value in said.items() if name in _KEPT and isinstance(value, str | int | float)}
-    return {name: short_text(value) if isinstance(value, str) else value for name, value in found.items()} or None
+    return {
+        name: value[:TEXT_CHARACTERS_MAX] if isinstance(value, str) else value
+        for name, value in said.items()
+        if name in _KEPT and type(value) in _SCALARS
+    } or None
 
 
 def _rpc(said: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,12 +9,14 @@ a text too long cost their event and are told with their place.
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import reduce
+from itertools import pairwise
 from operator import or_
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
+from collector.histograms import counted
 from collector.ingest.reading import Arrival, Read, check_time, read_each
 from collector.ingest.requests import completed
 from collector.ingest.texts import error_text, safe_attributes
@@ -26,12 +28,16 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 class Histogram(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """Counts per bucket since the row before; the last bucket, beyond all bounds, has none."""
+    """Counts per bucket since the row before; the last bucket, beyond all bounds, has none.
+
+    What is `estimated` of them may be there, as in a row that was read from a ledger, and is estimated anew.
+    """
 
     bounds: Annotated[list[float], Meta(max_length=200)]
     counts: Annotated[list[Annotated[int, Meta(ge=0, le=2**63 - 1)]], Meta(max_length=201)]
     sum: float | None = None
     count: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
+    estimated: dict[str, float] | None = None
 
 
 _Time = Annotated[int, Meta(ge=0, le=2**53)] | Annotated[datetime, Meta(tz=True)]
@@ -56,8 +62,12 @@ _REQUIRED = frozenset({"text", "server_address"})
 
 
 def _type_of(column: Field) -> Any:
-    plain = _SPECIAL.get(column.name) or (Histogram if column.type == "json" else _TYPES[column.type])
+    plain = _SPECIAL.get(column.name) or (Histogram if _is_histogram(column) else _TYPES[column.type])
     return plain | None
+
+
+def _is_histogram(column: Field) -> bool:
+    return column.type == "json" and column.name not in _SPECIAL
 
 
 def _shape(kind: Kind) -> type[msgspec.Struct]:
@@ -79,6 +89,7 @@ def _is_required(kind: Kind, column: Field) -> bool:
 
 
 _decode: Callable[[Any], msgspec.Struct] = msgspec.json.Decoder(reduce(or_, map(_shape, SENDABLE))).decode
+_HISTOGRAMS = {kind.name: [column.name for column in kind.fields if _is_histogram(column)] for kind in SENDABLE}
 _TIMES = {kind.name: [column.name for column in kind.fields if column.type == "time"] for kind in SENDABLE}
 
 
@@ -93,10 +104,20 @@ def _event(item: Any, arrival: Arrival) -> Event:
     for name in _TIMES[kind]:
         if name in values:
             values[name] = check_time(_microseconds(values[name]), arrival)
+    for name in _HISTOGRAMS[kind]:
+        if name in values:
+            values[name] = _histogram(name, values[name])
     sent_us = values.pop("observed_at", None)
     observed_us = values.get("ended_at", arrival.now_us) if sent_us is None else _microseconds(sent_us)
     check_time(observed_us, arrival)
     return Event(kind, observed_us, _request(values, observed_us) if kind == "request" else values)
+
+
+def _histogram(name: str, sent: dict[str, Any]) -> dict[str, Any]:
+    bounds, counts = sent["bounds"], sent["counts"]
+    if len(counts) != len(bounds) + 1 or any(right <= left for left, right in pairwise(bounds)):
+        raise ValueError(f"{name} needs bounds that rise, and one count more than there are bounds")
+    return counted(bounds, counts, sent.get("sum"))
 
 
 def _microseconds(time: int | datetime) -> int:

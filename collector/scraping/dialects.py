@@ -75,6 +75,8 @@ DIALECTS = (
                 "generation_tokens_per_second": ("gen_throughput",),
                 "prompt_tokens": ("prompt_tokens_total",),
                 "generation_tokens": ("generation_tokens_total",),
+                "preemption_count": ("num_retracted_reqs_total", "num_retracted_requests_total"),
+                "requests_retracted_count": ("num_retracted_reqs",),
             },
         ),
         _prefixed(
@@ -117,7 +119,11 @@ DIALECTS = (
     Dialect(
         "triton",
         ("nv_inference_request_success", "nv_inference_request_success_total"),
-        {"requests_success_count": ("nv_inference_request_success", "nv_inference_request_success_total")},
+        {
+            "requests_success_count": ("nv_inference_request_success", "nv_inference_request_success_total"),
+            "requests_failure_count": ("nv_inference_request_failure", "nv_inference_request_failure_total"),
+            "requests_waiting_count": ("nv_inference_pending_request_count",),
+        },
         {},
         model_label="model",
         engine_label="version",

@@ -8,6 +8,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
+from collector.histograms import counted
 from collector.scraping.dialects import Dialect, dialect_of
 from store.events import SERVER_SAMPLE
 
@@ -15,7 +16,6 @@ SERIES_MAX = 16  # models and engines of one server
 NAME_CHARACTERS_MAX = 200
 BOUNDS: Mapping[str, float] = {"int32": 2.0**31, "int64": 2.0**63, "float32": 3.4e38}
 """What a column can hold: a server that says more, or NaN, is taken at no word rather than spoil the whole tick."""
-QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 
 Series = tuple[str | None, str | None]
 """Model and engine."""
@@ -40,26 +40,9 @@ class Histogram:
     def count(self) -> int:
         return round(self.cumulative[-1]) if self.cumulative else 0
 
-    def quantile(self, share: float) -> float:
-        """Estimated: by even spread within the bucket that has it, as Prometheus' histogram_quantile."""
-        wanted = share * self.cumulative[-1]
-        place = next(number for number, reached in enumerate(self.cumulative) if reached >= wanted)
-        finite = self.bounds[:-1]
-        if place >= len(finite):  # beyond the last bound nothing is known but that
-            return finite[-1] if finite else 0.0
-        below, low = (self.cumulative[place - 1], self.bounds[place - 1]) if place else (0.0, 0.0)
-        inside = self.cumulative[place] - below
-        return low + (self.bounds[place] - low) * ((wanted - below) / inside if inside else 1.0)
-
     def as_json(self) -> dict[str, Any]:
         counts = [self.cumulative[0], *(right - left for left, right in pairwise(self.cumulative))]
-        return {
-            "bounds": list(self.bounds[:-1]),
-            "counts": [round(count) for count in counts],
-            "sum": self.total,
-            "count": self.count,
-            "estimated": {name: self.quantile(share) for name, share in QUANTILES.items()},
-        }
+        return counted(self.bounds[:-1], [round(count) for count in counts], self.total)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ import msgspec
 
 from collector.clock import Now
 from collector.probe import Condition, CounterEpoch, Row, Turn
+from collector.scraping.credentials import CredentialsError, headers_of
 from collector.scraping.exposition_text import Histogram, Scrape, Series, UnknownServerError, parse_scrape
 from store.events import SERVER_SAMPLE, WARM_SECONDS, AbsenceReason, Event
 
@@ -30,32 +31,37 @@ WHOLE = frozenset(field.name for field in SERVER_SAMPLE.fields if field.type in 
 
 
 class ScrapeTarget(msgspec.Struct, frozen=True):
-    """A server to scrape: its URL, and the name of its service."""
+    """A server to scrape: its URL, the name of its service, and the files with what it wants to be shown."""
 
     url: str
     service: str | None = None
+    token_file: str | None = None
+    headers_file: str | None = None
 
 
 class ScrapeError(Exception):
     """Why a server told nothing, as a phrase."""
 
 
-def fetch(url: str, *, time_limit_s: float = TIME_LIMIT_S) -> str:
-    """What stands at a URL.
+def fetch(target: ScrapeTarget, *, time_limit_s: float = TIME_LIMIT_S) -> str:
+    """What a server tells. A redirection is not followed: what it is shown is shown to it alone.
 
     Raises:
         ScrapeError: It cannot be had, or not in time.
     """
-    parts = urlsplit(url)
+    parts = urlsplit(target.url)
     maker = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = maker(parts.hostname or "", parts.port, timeout=time_limit_s)
     path = (parts.path or "/metrics") + (f"?{parts.query}" if parts.query else "")
     try:
-        connection.request("GET", path, headers={"Accept": "text/plain"})
+        shown = headers_of(target.token_file, target.headers_file)
+        connection.request("GET", path, headers={"Accept": "text/plain", **shown})
         response = connection.getresponse()
         if response.status != http.client.OK:
             raise ScrapeError(f"it answered {path} with {response.status}")
         return _read(response, monotonic() + time_limit_s).decode()
+    except CredentialsError as error:
+        raise ScrapeError(str(error)) from None
     except TimeoutError:
         raise ScrapeError(f"it did not answer within {time_limit_s:g} s") from None
     except (OSError, http.client.HTTPException) as error:
@@ -83,10 +89,10 @@ class Server:
 
     Args:
         target: Which one.
-        get: Gives what stands at a URL.
+        get: Gives what it tells.
     """
 
-    def __init__(self, target: ScrapeTarget, get: Callable[[str], str] = fetch) -> None:
+    def __init__(self, target: ScrapeTarget, get: Callable[[ScrapeTarget], str] = fetch) -> None:
         self._target = target
         self._get = get
         parts = urlsplit(target.url)
@@ -100,9 +106,9 @@ class Server:
     def read(self, now: Now) -> list[Event]:
         """Its rows, one a model and engine; where it tells nothing, rows that say so."""
         try:
-            scrape = parse_scrape(self._get(self._target.url))
+            scrape = parse_scrape(self._get(self._target))
         except ScrapeError as error:
-            return self._down(now, str(error))
+            return self._down(now, str(error), AbsenceReason.LOST)
         except UnknownServerError:
             return self._down(now, "its metrics are of no inference server that is known")
         except (ValueError, KeyError):
@@ -141,10 +147,12 @@ class Server:
             grown[column] = since.as_json() if since and since.count else AbsenceReason.NO_DATA
         return grown
 
-    def _down(self, now: Now, why: str) -> list[Event]:
+    def _down(self, now: Now, why: str, reason: AbsenceReason = AbsenceReason.NO_DATA) -> list[Event]:
+        """Rows in which all is absent: the server is lost, or what it said was nothing of the kind."""
         self.problem = why
+        absence = {"*": reason}
         return [
-            Event("server_sample", now.wall_us, {"up": False, **self._whose(series)})
+            Event("server_sample", now.wall_us, {"up": False, "absence": absence, **self._whose(series)})
             for series in self._epochs or [(None, None)]
         ]
 

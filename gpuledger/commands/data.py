@@ -26,6 +26,7 @@ def sql(
     from gpuledger.output import emit_table
     from query.ad_hoc import run_sql
     from query.sql_guard import referenced_kinds
+    from store.snapshot import END_OF_TIME_US
 
     referenced_kinds(query)
     asked.flags["query__sql_rows_max"] = rows_max
@@ -36,7 +37,8 @@ def sql(
         rows_max=asked.settings.query.sql_rows_max,
         time_limit_s=asked.settings.query.sql_time_limit_s,
         time_zone=asked.time_zone,
-        **({"start_us": span.start_us, "end_us": span.end_us} if span else {}),
+        start_us=span.start_us if span else 0,
+        end_us=span.end_us if span else END_OF_TIME_US,
     )
     if found.is_truncated:
         print(
@@ -50,8 +52,11 @@ def sql(
 @answering(app, with_forms=False)
 def export(
     asked: Asked,
-    kind: Annotated[str, typer.Argument(help="A kind of event, such as gpu_sample.")],
+    kind: Annotated[str, typer.Argument(help="A kind of event, such as gpu_sample.", show_default=False)] = "",
     window: WindowText = "1d",
+    query: Annotated[
+        str, typer.Option("--sql", help="One SELECT, whose answer is written instead.", show_default=False)
+    ] = "",
     format_name: Annotated[
         str, typer.Option("--format", help="parquet, arrow, csv or json (one object a line).")
     ] = "parquet",
@@ -60,17 +65,59 @@ def export(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
 ) -> None:
-    """Write the events of one kind in a window to a file, by default KIND.FORMAT in this folder."""
-    from query.export import FORMATS, SUFFIXES, export_events
+    """Write the events of one kind in a window, or a query's answer, to a file: KIND.FORMAT or answer.FORMAT here."""
+    from query.export import FORMATS, SUFFIXES, export_events, export_query
     from query.figures import spelled
 
     chosen = next((one for one in FORMATS if one == format_name), None)
     if chosen is None:
         raise UsageError(f"There is no format {format_name!r}", f"give one of {', '.join(FORMATS)}")
-    path = output or Path(f"{kind}{SUFFIXES[chosen]}")
-    found = export_events(asked.source, kind, asked.window(window), format=chosen, path=path, overwrite=overwrite)
+    if bool(kind) == bool(query):
+        raise UsageError("An export is of one kind of event or of one query", "give KIND, or --sql 'SELECT …'")
+    path = output or Path(f"{kind or 'answer'}{SUFFIXES[chosen]}")
+    if query:
+        time_limit_s = asked.settings.query.sql_time_limit_s
+        found = export_query(
+            asked.source,
+            query,
+            format=chosen,
+            path=path,
+            time_limit_s=time_limit_s,
+            time_zone=asked.time_zone,
+            overwrite=overwrite,
+        )
+    else:
+        found = export_events(asked.source, kind, asked.window(window), format=chosen, path=path, overwrite=overwrite)
     asked.say_what_is_left_out()
-    print(f"{found.path}: {found.event_count:,} events, {spelled(found.size_bytes, 'B')}")
+    print(f"{found.path}: {found.event_count:,} {'rows' if query else 'events'}, {spelled(found.size_bytes, 'B')}")
+
+
+@answering(app, with_forms=False)
+def annotate(
+    asked: Asked,
+    text: Annotated[str, typer.Argument(help="What happened, at most 2,000 characters.")],
+    at: Annotated[
+        str | None, typer.Option("--at", help="When: 14:30, 2026-11-22 14:30; now where left out.", show_default=False)
+    ] = None,
+    window: Annotated[
+        str | None, typer.Option("--window", "-w", help="Of what time it is, if not of an instant.", show_default=False)
+    ] = None,
+    tags: Annotated[
+        list[str] | None, typer.Option("--tag", help="A word to find it by; may be given again.", show_default=False)
+    ] = None,
+    author: Annotated[str | None, typer.Option("--author", help="Who says so.", show_default=False)] = None,
+) -> None:
+    """Pin a note to a time: a deployment, an incident, a change of cooling."""
+    from store.annotating import Annotation, annotate
+
+    if at and window:
+        raise UsageError("A note is about an instant or about a time", "give --at or --window")
+    span = asked.window(window or f"since {at}") if at or window else None
+    start_us = span.start_us if span else None
+    end_us = span.end_us if span and window else start_us
+    seq = annotate(asked.folder, Annotation(text, start_us, end_us, tags or (), author))
+    when = asked.now if span is None else span.start
+    print(f"pinned to {when.astimezone(asked.now.tzinfo).isoformat(' ', 'seconds')}, seq {seq}")
 
 
 @answering(app, "import", with_forms=False)

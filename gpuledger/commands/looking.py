@@ -75,13 +75,14 @@ def config(
 ) -> None:
     """Show the settings in force."""
     from gpuledger.output import rows_answer
-    from gpuledger.settings import load_origins
+    from gpuledger.settings import load_origins, setting_words
 
     rows = [
-        {"setting": one.name, "value": str(one.value), **({"origin": one.origin} if origin else {})}
+        {"setting": one.name, "value": words, **({"origin": one.origin} if origin else {})}
         for one in load_origins(config=asked.config)
+        for words in setting_words(one.value)
     ]
-    asked.emit(rows_answer(rows, note=f"{len(rows)} settings"))
+    asked.emit(rows_answer(rows, note=f"{len({row['setting'] for row in rows})} settings"))
 
 
 @app.command(hidden=True)

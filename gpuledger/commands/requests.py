@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gpuledger.commands.asking import Asked, WindowText, answering
-from store.errors import NoDataError
+from store.errors import NoDataError, UsageError
 
 if TYPE_CHECKING:
     from query.local_source import LocalSource
@@ -20,21 +20,27 @@ Model = Annotated[str | None, typer.Option("--model", help="Only of this model."
 Status = Annotated[
     str | None, typer.Option("--status", help="Only ok, error, cancelled, timeout or rejected.", show_default=False)
 ]
+GroupedBy = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--by",
+        help="service, operation, model or status; may be given again; none for all together. "
+        "Operation and model where left out.",
+        show_default=False,
+    ),
+]
+
+
+def grouping(by: list[str] | None) -> list[str]:
+    """The columns that `--by` names."""
+    return [name for name in by if name != "none"] if by else ["operation", "model"]
 
 
 @answering(app)
 def requests(
     asked: Asked,
     window: WindowText = "1h",
-    by: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--by",
-            help="service, operation, model or status; may be given again; none for all together. "
-            "Operation and model where left out.",
-            show_default=False,
-        ),
-    ] = None,
+    by: GroupedBy = None,
     step: Annotated[
         str | None, typer.Option("--step", help="Also by steps of time: 5m, 1h, 1d.", show_default=False)
     ] = None,
@@ -51,9 +57,8 @@ def requests(
 
     span = asked.window(window)
     steps_of_s = step_s(step) if step else None
-    grouped = [name for name in by if name != "none"] if by else ("operation", "model")
     only = RequestFilter(service, operation, model, status)
-    found = summarize_requests(asked.source, span, now=asked.now, by=grouped, only=only, step_s=steps_of_s)
+    found = summarize_requests(asked.source, span, now=asked.now, by=grouping(by), only=only, step_s=steps_of_s)
     if not found.n:
         raise _no_requests(asked.source, window_words(span))
     asked.emit(requests_answer(found))
@@ -115,12 +120,32 @@ def slow(
 def diagnose(
     asked: Asked,
     request: Annotated[
-        str, typer.Argument(help="The request: its number in 'gpuledger slow', its event, source or trace id.")
-    ],
+        str | None,
+        typer.Argument(
+            help="The request: its number in 'gpuledger slow', its event, source or trace id.", show_default=False
+        ),
+    ] = None,
+    window: Annotated[
+        str | None,
+        typer.Option("--window", "-w", help="In place of a request: 14:00-14:30, 'last hour'.", show_default=False),
+    ] = None,
+    service: Service = None,
+    operation: Operation = None,
+    model: Model = None,
 ) -> None:
-    """Show what went on while a request ran, compared with fast requests like it."""
-    from gpuledger.request_answers import diagnosis_answer
+    """Show what went on while a request ran, or in a window, compared with when requests like these were fast."""
+    from gpuledger.request_answers import diagnosis_answer, window_diagnosis_answer
     from query.diagnosis import diagnose as diagnose_request
+    from query.diagnosis import diagnose_window
+    from query.requests import RequestFilter
 
-    found = diagnose_request(asked.source, request, now=asked.now)
-    asked.emit(diagnosis_answer(found))
+    only = RequestFilter(service, operation, model)
+    if window is not None and request is None:
+        found = diagnose_window(asked.source, asked.window(window), now=asked.now, only=only)
+        asked.emit(window_diagnosis_answer(found))
+    elif request is not None and window is None and not only.given:
+        asked.emit(diagnosis_answer(diagnose_request(asked.source, request, now=asked.now)))
+    else:
+        raise UsageError(
+            "One thing is diagnosed at a time", "give a request, or --window with --service, --operation and --model"
+        )

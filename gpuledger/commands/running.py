@@ -29,7 +29,7 @@ def up(
 
     settings = settings_of(config, data=data, collector__source=source, log_level=log_level)
     configure_logging(settings.log_level)
-    commands = {"collector": collector_command(settings), "MCP server": mcp_http_command(settings)}
+    commands = {"collector": collector_command(settings), "MCP server": mcp_http_command(settings, config)}
     sys.exit(Supervisor(commands, settings.data, greeting(settings)).run())
 
 
@@ -51,16 +51,23 @@ def mcp(
     http: Annotated[bool, typer.Option("--http", help="Serve HTTP instead of stdin and stdout.")] = False,
     host: Annotated[str | None, typer.Option("--host", help="Address to serve HTTP on.", show_default=False)] = None,
     port: Annotated[int | None, typer.Option("--port", help="Port to serve HTTP on.", show_default=False)] = None,
+    insecure: Annotated[
+        bool | None, typer.Option("--insecure", help="Serve a public address without a token.", show_default=False)
+    ] = None,
     data: Data = None,
     config: Config = None,
     log_level: LogLevel = None,
 ) -> None:
     """Run the MCP server."""
     from collector.listening import bound_socket
+    from gpuledger.mcp_face import http_settings
     from gpuledger.up import configure_logging
     from mcp_server.serving import ServerSettings, serve_http, serve_stdio
+    from query.export import ExportFolder
 
-    settings = settings_of(config, data=data, mcp__host=host, mcp__port=port, log_level=log_level)
+    settings = settings_of(
+        config, data=data, mcp__host=host, mcp__port=port, mcp__insecure=insecure, log_level=log_level
+    )
     configure_logging(settings.log_level)
     server = ServerSettings(
         folder=settings.data.absolute(),
@@ -68,10 +75,14 @@ def mcp(
         version=__version__,
         sql_rows_max=settings.query.sql_rows_max,
         sql_time_limit_s=settings.query.sql_time_limit_s,
+        export=ExportFolder(settings.export_folder, settings.mcp.export_bytes_max)
+        if settings.mcp.allow_export
+        else None,
+        allows_annotations=settings.mcp.allow_annotations,
     )
     if http:
-        listener = bound_socket(settings.mcp.host, settings.mcp.port, "mcp.port")
-        serve_http(server, host=settings.mcp.host, listener=listener)
+        face = http_settings(settings.mcp)
+        serve_http(server, face, bound_socket(face.host, settings.mcp.port, "mcp.port"))
     else:
         serve_stdio(server)
 

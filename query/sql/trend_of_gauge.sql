@@ -20,9 +20,10 @@ statistic as (
     group by {keys}
 ),
 point as (
-    select {keys}, {bucket} as bucket, avg(value) as bucket_value
+    select {keys}, {bucket} as bucket, avg(value) as bucket_value,
+           sum(interval_seconds) as bucket_covered_seconds
     from sample
     group by all
 )
-select statistic.*, bucket, bucket_value
+select statistic.*, bucket, bucket_value, bucket_covered_seconds
 from statistic join point on {same_series}

@@ -8,7 +8,8 @@ import pytest
 
 from collector.clock import Now
 from collector.demo import DemoProbe
-from collector.exposition import LedgerFigures, LiveCollector, expose
+from collector.exposition import LedgerFigures, LiveCollector, Received, expose
+from collector.ingest.tally import NewestServers, Tally
 from collector.probe import Condition
 from collector.sampler import Latest
 from store.derivations import prometheus_families
@@ -232,3 +233,59 @@ def test_what_the_ledgers_folder_is_like_is_exposed_and_what_cannot_be_had_is_ab
     figures = {"dgx_ledger_quarantined_files": 2.0, "dgx_ledger_free_bytes": 5e9}
     assert found(LedgerFigures(lambda: 2, lambda: 5_000_000_000)) == figures
     assert found(LedgerFigures(lambda: 2, gone)) == {"dgx_ledger_quarantined_files": 2.0}
+
+
+# --- what came over HTTP, and inference servers
+
+
+def received(tally, rows, accept, now_us=NOW.wall_us):
+    servers = NewestServers()
+    servers.note(rows)
+    live = LiveCollector(
+        lambda: Latest(now=NOW), lambda: True, "1.2.3", None, Received(tally, lambda: servers.standing(now_us))
+    )
+    body, _ = expose(live, accept)
+    found = samples(PARSERS[accept](body.decode()))
+    return {name: value for name, value in found.items() if not name[0].startswith("dgx_collector_")}
+
+
+@pytest.mark.parametrize("accept", PARSERS)
+def test_what_came_in_is_counted_by_path_and_what_became_of_it(accept):
+    tally = Tally()
+    assert received(tally, [], accept) == {}
+    tally.events["/v1/traces", "accepted"] += 512
+    tally.events["/v1/traces", "repeated"] += 1
+    tally.body_bytes["/v1/traces"] += 4096
+    tally.refusals["/ingest/events", "429"] += 2
+    assert received(tally, [], accept) == {
+        ("dgx_ingest_events_total", (("outcome", "accepted"), ("path", "/v1/traces"))): 512.0,
+        ("dgx_ingest_events_total", (("outcome", "repeated"), ("path", "/v1/traces"))): 1.0,
+        ("dgx_ingest_body_bytes_total", (("path", "/v1/traces"),)): 4096.0,
+        ("dgx_ingest_refused_bodies_total", (("path", "/ingest/events"), ("status", "429"))): 2.0,
+    }
+
+
+@pytest.mark.parametrize("accept", PARSERS)
+def test_the_newest_row_of_each_inference_server_is_exposed_until_it_is_stale(accept):
+    of = {"server_address": "a:8000", "model": "llama", "interval_seconds": 5.0, "up": True}
+    older = Event("server_sample", NOW.wall_us - 10_000_000, {**of, "requests_running_count": 9})
+    newer = Event("server_sample", NOW.wall_us - 5_000_000, {**of, "requests_running_count": 3, "prompt_tokens": 70})
+    another = Event("server_sample", NOW.wall_us - 30_000_000, {"server_address": "b", "kv_cache_used_ratio": 0.5})
+    rows = [newer, older, another, Event("request", NOW.wall_us, {"service": "chat"})]
+    labels = tuple(sorted({"server": "a:8000", "model": "llama", "engine": ""}.items()))
+    of_a = {
+        ("dgx_server_up", labels): 1.0,
+        ("dgx_server_requests_running", labels): 3.0,
+        ("dgx_server_prompt_tokens_total", labels): 70.0,
+    }
+    of_b = {("dgx_server_kv_cache_used_ratio", (("engine", ""), ("model", ""), ("server", "b"))): 0.5}
+    assert received(Tally(), rows, accept) == of_a | of_b
+    assert received(Tally(), rows, accept, NOW.wall_us + 11_000_000) == of_b
+    assert received(Tally(), rows, accept, NOW.wall_us + 160_000_000) == {}
+
+
+def test_servers_beyond_number_are_forgotten_the_longest_silent_first():
+    servers = NewestServers()
+    for number in range(300):
+        servers.note([Event("server_sample", NOW.wall_us, {"server_address": str(number)})])
+    assert [row.values["server_address"] for row in servers.standing(NOW.wall_us)] == [str(n) for n in range(44, 300)]

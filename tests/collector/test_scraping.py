@@ -55,6 +55,7 @@ class Vllm:
 class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         self.server.may_answer.wait()
+        self.server.shown = self.headers
         body = self.server.text().encode()
         self.send_response(200 if self.path == "/metrics" else 404)
         self.send_header("Content-Length", str(len(body)))
@@ -217,6 +218,7 @@ def test_a_server_that_does_not_answer_is_down_until_it_does(served, probe_of, c
     (row,) = rows(probe, clock.advance(5.0))
     assert row.values == {
         "up": False,
+        "absence": {"*": "no_data"},
         "server_address": server.address,
         "interval_seconds": 5.0,
         "service": "chat",
@@ -249,14 +251,44 @@ def test_what_cannot_be_scraped_says_why(served, vllm, path, words):
         with socket.create_server(("127.0.0.1", 0)) as listener:
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with pytest.raises(ScrapeError, match=words):
-        fetch(url)
+        fetch(ScrapeTarget(url))
+
+
+def test_a_server_is_shown_what_the_files_hold_as_they_are_now(served, vllm, tmp_path):
+    server = served(vllm.text)
+    token, headers = tmp_path / "token", tmp_path / "headers"
+    target = ScrapeTarget(f"http://{server.address}", None, str(token), str(headers))
+    headers.write_text("# of the gateway\nX-Api-Key: k:1\n\n")
+    for secret in ("first", "renewed"):
+        token.write_text(f"{secret}\n")
+        fetch(target)
+        assert (server.shown["Authorization"], server.shown["X-Api-Key"]) == (f"Bearer {secret}", "k:1")
+
+
+@pytest.mark.parametrize(
+    ("token", "headers", "words"),
+    [
+        (None, None, "its token_file cannot be read (no such file or directory)"),
+        ("s3cret s3cret", "", "its token_file holds no token in one line"),
+        ("t", "X-Ok: s3cret\ns3cret\n", "line 2 of its headers_file is no 'Name: value'"),
+        ("t", "X-Bad: s3cret\x01", "line 1 of its headers_file is no 'Name: value'"),
+    ],
+)
+def test_what_cannot_be_shown_is_told_without_what_is_in_it(clock, served, vllm, tmp_path, token, headers, words):
+    for name, text in (("token", token), ("headers", headers)):
+        if text is not None:
+            (tmp_path / name).write_text(text)
+    files = (str(tmp_path / "token"), headers and str(tmp_path / "headers"))
+    server = Server(ScrapeTarget(f"http://{served(vllm.text).address}", None, *files))
+    (row,) = server.read(clock.now())
+    assert (row.values["up"], row.values["absence"], server.problem) == (False, {"*": "lost"}, words)
 
 
 def test_a_server_that_keeps_silent_has_a_deadline(served, vllm):
     server = served(vllm.text)
     server.may_answer.clear()
     with pytest.raises(ScrapeError, match=r"it did not answer within 0\.05 s"):
-        fetch(f"http://{server.address}", time_limit_s=0.05)
+        fetch(ScrapeTarget(f"http://{server.address}"), time_limit_s=0.05)
 
 
 def test_metrics_of_something_else_and_numbers_that_no_column_holds_do_not_end_the_scraping(clock):
@@ -277,6 +309,7 @@ sglang:token_usage{model_name="m"} 0.25
 sglang:gen_throughput{model_name="m"} 812.5
 sglang:prompt_tokens_total{model_name="m"} 100
 sglang:generation_tokens_total{model_name="m"} 50
+sglang:num_retracted_reqs{model_name="m"} 2
 sglang:queue_time_seconds_bucket{model_name="m",le="1.0"} 2
 sglang:queue_time_seconds_bucket{model_name="m",le="+Inf"} 2
 sglang:queue_time_seconds_sum{model_name="m"} 0.5
@@ -293,7 +326,13 @@ llamacpp:requests_deferred 1
 llamacpp:prompt_tokens_total 100
 llamacpp:tokens_predicted_total 50
 """,
-    "triton": 'nv_inference_request_success{model="m",version="1"} 9\nnv_gpu_utilization 0.5\n',
+    "triton": """
+nv_inference_request_success{model="m",version="1"} 9
+nv_inference_request_failure{model="m",version="1",reason="REJECTED"} 2
+nv_inference_request_failure{model="m",version="1",reason="BACKEND"} 1
+nv_inference_pending_request_count{model="m",version="1"} 4
+nv_gpu_utilization 0.5
+""",
     "nim": """
 num_requests_running{model_name="m"} 4
 num_requests_waiting{model_name="m"} 1
@@ -308,10 +347,23 @@ COMMON = {"requests_running_count": 4, "requests_waiting_count": 1, "prompt_toke
 @pytest.mark.parametrize(
     ("kind", "series", "values"),
     [
-        ("sglang", ("m", None), {**COMMON, "kv_cache_used_ratio": 0.25, "generation_tokens_per_second": 812.5}),
+        (
+            "sglang",
+            ("m", None),
+            {
+                **COMMON,
+                "kv_cache_used_ratio": 0.25,
+                "generation_tokens_per_second": 812.5,
+                "requests_retracted_count": 2,
+            },
+        ),
         ("tgi", (None, None), COMMON),
         ("llamacpp", (None, None), COMMON),
-        ("triton", ("m", "1"), {"requests_success_count": 9}),
+        (
+            "triton",
+            ("m", "1"),
+            {"requests_success_count": 9, "requests_failure_count": 3, "requests_waiting_count": 4},
+        ),
         ("nim", ("m", None), {**COMMON, "kv_cache_used_ratio": 0.25}),
     ],
 )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -94,6 +95,26 @@ def recorded(gpuledger) -> CommandLine:
             ]
             host = {**common, "cpu_utilization_percent": 50.0, "absence": {"cpu_temperature_celsius": "not_supported"}}
             ledger.append([*(Event("gpu_sample", time_us, gpu) for gpu in gpus), Event("system_sample", time_us, host)])
+    return gpuledger
+
+
+@pytest.fixture
+def past(gpuledger) -> CommandLine:
+    """A home with a ledger: ten days of one GPU until now, hot for the last four hours; a note, a few requests."""
+    now_us = int(datetime.now(UTC).timestamp()) // 600 * 600_000_000
+    random = Random(1)
+    with Ledger(gpuledger.data, host="spark-1") as ledger:
+        samples = []
+        for number in range(10 * 144):
+            time_us = now_us - number * 600_000_000
+            watts = (500.0 if number < 24 else 100.0) + random.gauss(0, 2)
+            gpu = {"gpu_uuid": "GPU-0", "gpu_index": 0, "interval_seconds": 600.0, "counter_epoch": 0}
+            samples.append(Event("gpu_sample", time_us, {**gpu, "power_watts": watts}))
+        ledger.append(samples[::-1])
+        ledger.append([Event("annotation", now_us - 4 * 3_600_000_000 - 60_000_000, {"text": "new cooling"})])
+        for number in range(30):
+            request = {"operation": "chat", "status": "ok", "duration_seconds": 0.1 if number else 1.0}
+            ledger.append([Event("request", now_us - number * 1_000_000, request)])
     return gpuledger
 
 

@@ -11,8 +11,11 @@ from pathlib import Path
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
 
 from gpuledger import __version__
+from gpuledger.cli import app
 from store.events import Event
 from store.head import _migrations
 from store.ledger import CollectorLock, Ledger
@@ -21,6 +24,13 @@ from store.ledger import CollectorLock, Ledger
 def test_version_and_help_answer(gpuledger):
     assert gpuledger("--version").stdout == f"gpuledger {__version__}\n"
     assert "A flight recorder for GPU machines." in gpuledger("--help").stdout
+
+
+def test_help_shows_every_command_once_under_a_topic():
+    text = CliRunner().invoke(app, ["--help"], terminal_width=200).output
+    shown = [line.split()[0] for line in text.splitlines() if line.startswith("  ")]
+    for name, command in get_command(app).commands.items():
+        assert shown.count(name) == (0 if command.hidden else 1), name
 
 
 def test_trend_prints_a_table_with_a_sparkline_coverage_and_age(recorded):
@@ -118,6 +128,24 @@ def test_export_writes_the_kind_beside_the_caller_and_not_over_a_file(recorded, 
     )
 
 
+def test_export_writes_the_answer_to_a_query(recorded, tmp_path):
+    sql = "select gpu_index, count(*) as n from gpu_sample group by all order by all"
+    path = tmp_path / "counted.csv"
+    done = recorded("export", "--sql", sql, "--format", "csv", "-o", str(path))
+    assert done.stdout == f"{path}: 2 rows, {path.stat().st_size} B\n"
+    assert path.read_text() == "gpu_index,n\n0,60\n1,60\n"
+
+
+def test_a_note_is_pinned_to_a_time_and_found_there(recorded):
+    recorded("annotate", "new fans", "--at", "2026-11-20T14:30", "--tag", "cooling", "--author", "Ada")
+    recorded("annotate", "load test", "--window", "2026-11-20T15:00..2026-11-20T15:30")
+    sql = "select text, tags, author, started_at::varchar as s, ended_at::varchar as e from annotation order by seq"
+    assert json.loads(recorded("sql", sql, "--json").stdout) == [
+        {"text": "new fans", "tags": ["cooling"], "author": "Ada", "s": "2026-11-20 14:30:00+01", "e": "2026-11-20 14:30:00+01"},
+        {"text": "load test", "tags": None, "author": None, "s": "2026-11-20 15:00:00+01", "e": "2026-11-20 15:30:00+01"},
+    ]  # fmt: skip
+
+
 def test_seal_moves_the_tail_into_parquet(recorded):
     assert recorded("seal").stdout == "180 events sealed into 2 segments\n"
     assert len(list(recorded.data.rglob("*.parquet"))) == 2
@@ -162,6 +190,12 @@ REFUSALS = [
     (["export", "gpu"], 2, "There is no kind of event 'gpu': "),
     (["export", "gpu_sample", "--format", "xlsx"], 2, "There is no format 'xlsx': give one of parquet, arrow, csv, json"),
     (["export", "gpu_sample", "-o", "/proc/nowhere.parquet"], 2, "/proc/nowhere.parquet cannot be written ("),
+    (["export"], 2, "An export is of one kind of event or of one query: give KIND, or --sql 'SELECT …'"),
+    (["export", "request", "--sql", "select 1"], 2, "An export is of one kind of event or of one query: "),
+    (["export", "--sql", "drop view request"], 2, "Only SELECT can be run, this is DROP: "),
+    (["annotate", " "], 2, "The note is empty: give it some words"),
+    (["annotate", "x", "--at", "9:00", "--window", "1h"], 2, "A note is about an instant or about a time: give --at or --window"),
+    (["annotate", "x", "--at", "25:00"], 2, "Window 'since 25:00' "),
     (["metrics", "unobtainium"], 3, "No metric speaks of 'unobtainium': "),
     (["init", "--client", "claude-cod"], 2, "There is no client 'claude-cod': did you mean 'claude-code'?"),
     (["up", "--source", "replay:"], 2, "The setting collector.source from flag cannot be 'replay:': "),

@@ -19,10 +19,11 @@ from collector.gpu.kernel_log import KernelXid, XidMessage
 from collector.gpu.self_test import GpuAnswers, SelfTest
 from gpuledger import __version__
 from gpuledger.checks_gpu import GpuFacts, gpu_checks
-from gpuledger.checks_recording import port_checks
+from gpuledger.checks_recording import port_checks, sql_check
 from gpuledger.doctor import Surroundings, examine
 from gpuledger.findings import Check, State, lines
 from gpuledger.settings import Settings
+from query.confinement import landlock_version
 from store.events import Event
 from store.ledger import CollectorLock, Ledger
 
@@ -84,7 +85,7 @@ class Machine:
         return f"{text}\nexit {report.exit_code}"
 
 
-RECORDING = ["settings", "ledger", "metrics port", "MCP port", "clock", "MCP client"]
+RECORDING = ["settings", "ledger", "metrics port", "MCP port", "clock", "SQL", "MCP client"]
 
 
 @pytest.fixture
@@ -475,6 +476,8 @@ def test_a_sandbox_is_known_by_what_lies_around(tmp_path, environment, file, exp
 
 def test_a_fresh_machine_is_told_how_to_begin(machine):
     report = machine.examine("gpu 0\n")
+    (sql,) = lines([sql_check(landlock_version())])
+    sql = sql.replace("SQL", f"{'SQL':<12}")
     assert (
         "\n".join(lines(report.checks[-len(RECORDING) :]))
         == f"""\
@@ -484,6 +487,7 @@ warning  ledger        nothing was recorded yet in {machine.ledger}
 ok       metrics port  any that is free
 ok       MCP port      any that is free
 ok       clock         synchronized
+{sql}
 ok       MCP client    none knows gpuledger
                        → gpuledger init --client claude-code"""
     )
@@ -645,3 +649,15 @@ def test_gpus_that_say_the_same_are_one_line_and_others_are_named_apart(machine)
     printed = machine.printed(gpus)
     assert "ok       GPU 0 and 2 more  NVIDIA H200: N of N calls answered" in printed
     assert "ok       GPU 2             A100: N of N calls answered" in printed
+
+
+@pytest.mark.parametrize(
+    ("landlock", "finding"),
+    [
+        (7, "queries run in a process that Landlock 7 lets read the sealed files alone"),
+        (2, "queries run in a process without a file system; Landlock 3 would be faster, this kernel has version 2"),
+        (0, "queries run in a process without a file system; Landlock 3 would be faster, this kernel has none"),
+    ],
+)
+def test_what_holds_foreign_sql_is_told(landlock, finding):
+    assert sql_check(landlock) == Check("SQL", State.OK, finding)

@@ -2,10 +2,14 @@
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
+from gpuledger import importing
+from query.local_source import LocalSource
 
 HEADER = "started_at,duration_seconds,operation,input_tokens,output_tokens,status\n"
 GOOD = "2026-11-23T12:00:00Z,1.5,chat,10,20,ok\n"
@@ -70,6 +74,28 @@ def test_a_row_that_is_no_request_is_refused_with_its_place_and_the_others_are_k
         f"gpuledger: {path} row 4: duration_seconds cannot be '-1'",
         f"gpuledger: {path} row 5: status cannot be 'fine'",
     ]
+
+
+def test_a_row_that_says_only_when_it_was_noted_is_told_what_is_missing(recorded, file):
+    path = file("r.csv", "observed_at,operation\n2026-11-23T12:00:00Z,chat\n")
+    done = recorded("import", path, code=1)
+    assert done.stderr == (
+        f"gpuledger: {path} row 1: observed_at says when it was noted, not when it ran: "
+        "add two of started_at, ended_at and duration_seconds\n"
+    )
+
+
+def test_what_another_import_of_the_file_stored_meanwhile_is_not_stored_again(recorded, file, monkeypatch):
+    """Both looked before either wrote: the ledger itself knows the rows by their source and identity."""
+    path = Path(file("r.csv", HEADER + GOOD * 3))
+    monkeypatch.setattr(importing, "_known_ids", lambda *_: set())
+    source = LocalSource(recorded.data)
+    counts = []
+    for _ in range(2):
+        done = importing.import_file(source, path, time_zone="UTC", service=None, dry_run=False)
+        counts.append((done.stored, done.known))
+    assert counts == [(3, 0), (0, 3)]
+    assert len(rows(stored(recorded))) == 3
 
 
 @pytest.mark.parametrize(

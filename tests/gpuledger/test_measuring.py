@@ -111,6 +111,13 @@ def test_a_failure_without_an_exception_is_told_in_the_applications_words_cut(re
     assert (sent[0]["status"], sent[0]["error_type"], sent[0]["error_message"]) == ("rejected", "queue_full", "q" * 200)
 
 
+def test_what_waits_is_bounded_whatever_it_is_told(request_for, sent):
+    with request_for("o" * 9999) as r:
+        r.put(gpu_uuids=["g" * 9999] * 9999, tenant="t" * 9999, attributes=dict.fromkeys(range(99), "x" * 9999))
+    assert (sent[0]["gpu_uuids"], sent[0]["tenant"]) == (["g" * 200] * 64, "t" * 200)
+    assert sent[0]["attributes"] == dict.fromkeys(range(64), "x" * 200)
+
+
 def test_each_request_has_an_identity_and_knows_how_many_others_were_in_progress(request_for, sent):
     with request_for("a"), request_for("b"), request_for("c"):
         pass

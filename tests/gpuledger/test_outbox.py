@@ -109,7 +109,7 @@ def test_an_outbox_that_is_closed_drops_and_counts(listening, outbox_to):
     assert outbox.counts == Counts(sent=1, dropped=1, waiting=0)
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # what the test is about
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of the listening server's own threads
 def test_a_forked_child_sends_its_own_requests_and_none_of_its_parents(listening, outbox_to):
     outbox = outbox_to(listening.url, replace(QUICK, linger_s=WAIT_S))
     outbox.put(event("parent"))
@@ -121,6 +121,55 @@ def test_a_forked_child_sends_its_own_requests_and_none_of_its_parents(listening
     assert listening.events == [event("child")]
     assert outbox.flush(WAIT_S)
     assert listening.events == [event("child"), event("parent")]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of the listening server's own threads
+def test_no_thread_of_an_outbox_is_there_at_a_fork_and_what_it_had_in_hand_goes_on(listening, outbox_to):
+    listening.may_answer.clear()
+    outbox = outbox_to(listening.url)
+    outbox.put(event(1))
+    assert listening.came.acquire(timeout=WAIT_S)  # it hangs in a post
+    outbox.put(event(2))
+    posting = outbox._thread
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if outbox.counts == Counts(0, 0, 0) else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert (posting.is_alive(), outbox._thread.is_alive()) == (False, True)
+    listening.may_answer.set()
+    assert outbox.flush(WAIT_S)
+    assert outbox.counts == Counts(sent=2, dropped=0, waiting=0)
+    assert {headers["Idempotency-Key"] for _, headers, events in listening.posts if event(1) in events} == {"a-1+1"}
+    assert event(2) in listening.events
+
+
+FORKING = """
+import os, sys, threading, warnings
+warnings.simplefilter("error")
+import gpuledger
+gpuledger.send_to(sys.argv[1])
+for number in range(20):
+    with gpuledger.request(f"parent {number}"):
+        pass
+    pid = os.fork()
+    if pid == 0:
+        with gpuledger.request(f"child {number}"):
+            pass
+        os._exit(0 if gpuledger.flush(30) and threading.active_count() == 2 else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+assert gpuledger.flush(30)
+print(gpuledger.request_counts())
+"""
+
+
+def test_an_application_that_forks_between_its_requests_is_not_warned_and_loses_none(listening):
+    """Python 3.12 and newer warn of threads at a fork, and in there warnings are errors."""
+    command = [sys.executable, "-P", "-c", FORKING, listening.url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=False)
+    assert (done.stderr, done.stdout) == ("", "Counts(sent=20, dropped=0, waiting=0)\n")
+    told = {(one["operation"], one["pid"]) for one in listening.events}
+    assert {operation for operation, _ in told} == {f"{who} {n}" for who in ("parent", "child") for n in range(20)}
+    assert len({pid for _, pid in told}) == 21
 
 
 @pytest.mark.parametrize("url", ["", "localhost:9465", "ftp://host", "http://", "http://host:x", "http://host/ingest"])

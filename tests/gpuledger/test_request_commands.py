@@ -95,3 +95,38 @@ def test_a_request_of_the_list_is_diagnosed(served):
     assert "what went on then cannot be known" in shown
     assert json.loads(served("diagnose", str(row["seq"]), "--json").stdout)["is_slow"] is True
     assert served.error("diagnose", "nobody", code=3).startswith("There is no request 'nobody'")
+
+
+@pytest.fixture
+def slowed(gpuledger, pytestconfig):
+    """A home with the ledger of a story: a throttled GPU, and the request 'asked'."""
+    scenarios = pytestconfig.pluginmanager.get_plugin("scenarios")
+    scenarios.record(gpuledger.data, scenarios.story("throttling", 7))
+    return gpuledger
+
+
+def test_a_request_is_diagnosed_with_what_took_its_time_and_what_speaks_for_it(slowed):
+    shown = slowed("diagnose", "asked").stdout
+    assert "What stood out meanwhile:" in shown
+    assert "throttling: software power cap held the clocks down for" in shown
+    assert "for: gpu_sample.throttle_sw_power_cap_seconds" in shown
+    assert "decode: " in shown
+
+
+def test_a_window_is_diagnosed_in_every_form(slowed, tmp_path):
+    asked = ("diagnose", "--window", "2026-11-22T14:10Z..2026-11-22T14:30Z")
+    shown = slowed(*asked, "--operation", "chat").stdout
+    assert "requests took longer than their tokens explain" in shown
+    found = json.loads(slowed(*asked, "--json").stdout)
+    assert [one["name"] for one in found["causes"]] == ["throttling"]
+    assert found["is_slow"]
+    (row,) = csv.DictReader(io.StringIO(slowed(*asked, "--csv").stdout))
+    assert row["name"] == "throttling"
+    slowed(*asked, "--parquet", "causes.parquet", folder=tmp_path)
+    assert pq.read_table(tmp_path / "causes.parquet")["name"].to_pylist() == ["throttling"]
+
+
+@pytest.mark.parametrize("arguments", [(), ("asked", "--window", "1h"), ("asked", "--operation", "chat")])
+def test_one_thing_is_diagnosed_at_a_time(slowed, arguments):
+    done = slowed("diagnose", *arguments, code=2)
+    assert "One thing is diagnosed at a time: give a request, or --window" in done.stderr

@@ -1,10 +1,11 @@
 """The settings: what wins, what is refused, where each value came from."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from gpuledger.settings import RetentionSection, load_origins, load_settings, setting_fields
+from gpuledger.settings import RetentionSection, load_origins, load_settings, setting_fields, setting_words
 from store.errors import UsageError
 from store.events import KINDS
 
@@ -109,22 +110,39 @@ def test_an_unknown_variable_of_our_prefix_is_refused_with_the_nearest(monkeypat
     )
 
 
-def test_every_setting_has_a_help_and_a_unit_where_it_is_a_time():
+def test_every_setting_has_a_help_and_a_number_that_is_no_count_its_unit():
     for name, field in setting_fields():
         assert field.description, name
         if field.annotation is float:
-            assert name.endswith(("_s", "_days")), name
+            assert name.endswith(("_s", "_days", "_ratio")), name
 
 
 def test_servers_to_scrape_are_tables_of_the_file(tmp_path):
     settings_file(
         tmp_path,
-        "[[scrape]]\nurl = 'http://127.0.0.1:8000/metrics'\nservice = 'chat'\n[[scrape]]\nurl = 'https://[::1]:1'\n",
+        "[[scrape]]\nurl = 'http://127.0.0.1:8000/metrics'\nservice = 'chat'\ntoken_file = '/run/token'\n[[scrape]]\nurl = 'https://[::1]:1'\n",
     )
-    assert [one.model_dump() for one in load_settings().scrape] == [
-        {"url": "http://127.0.0.1:8000/metrics", "service": "chat"},
-        {"url": "https://[::1]:1", "service": None},
+    none = {"service": None, "token_file": None, "headers_file": None}
+    assert [one.model_dump(mode="json") for one in load_settings().scrape] == [
+        {**none, "url": "http://127.0.0.1:8000/metrics", "service": "chat", "token_file": "/run/token"},
+        {**none, "url": "https://[::1]:1"},
     ]
+    assert setting_words(load_settings().scrape) == [
+        "url=http://127.0.0.1:8000/metrics service=chat token_file=/run/token",
+        "url=https://[::1]:1",
+    ]
+    assert (setting_words(()), setting_words(9465)) == (["none"], ["9465"])
+
+
+def test_config_has_a_line_for_each_server_and_not_what_its_files_hold(gpuledger):
+    token = gpuledger.home / "token"
+    token.write_text("s3cret")
+    file = gpuledger.home / "c.toml"
+    file.write_text(f"[[scrape]]\nurl = 'http://a:1'\ntoken_file = '{token}'\n[[scrape]]\nurl = 'http://b:2'\n")
+    told = gpuledger("config", "--config", str(file), "--json", "--origin").stdout
+    lines = [row["value"] for row in json.loads(told) if row["setting"] == "scrape"]
+    assert lines == [f"url=http://a:1 token_file={token}", "url=http://b:2"]
+    assert "s3cret" not in told
 
 
 def test_servers_to_scrape_come_as_json_from_the_environment(monkeypatch):

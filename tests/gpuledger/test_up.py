@@ -107,7 +107,7 @@ def test_what_a_running_recorder_answers(gpuledger):
                 return (await client.call_tool("live_state", {})).structured_content
 
         # a loaded machine may hold the recorder up for a moment, never for long
-        live = eventually(lambda: (now := anyio.run(ask))["age_s"] < 2 and now)
+        live = eventually(lambda: (now := anyio.run(ask))["window"]["age_s"] < 2 and now)
         assert live["stale"] is False
         assert [line[1] for line in live["gpus"]["rows"]] == [
             "NVIDIA H200 (demo)",

@@ -9,29 +9,27 @@ import jsonschema
 import pytest
 from mcp import Client
 
-from mcp_server.serving import build_server
+from mcp_server.server import make_server
+from mcp_server.tokens import tokens
 from store.events import Event
 from store.ledger import Ledger
 
+TOOLS = [
+    "check_gpu_availability",
+    "compare_windows",
+    "describe_data",
+    "diagnose",
+    "find_anomalies",
+    "forecast",
+    "get_system_health",
+    "list_events",
+    "live_state",
+    "query_metrics",
+    "run_sql",
+    "slow_requests",
+    "top_processes",
+]
 ERAS = pytest.mark.parametrize("era", ["auto", "legacy"])
-
-
-def ask(settings, name, arguments=None, era="auto"):
-    """One call through the in-process client."""
-
-    async def call():
-        async with Client(build_server(settings), mode=era) as client:
-            return await client.call_tool(name, arguments or {})
-
-    return anyio.run(call)
-
-
-def listed(settings, era="auto"):
-    async def call():
-        async with Client(build_server(settings), mode=era) as client:
-            return (await client.list_tools()).tools
-
-    return anyio.run(call)
 
 
 def text(answer) -> str:
@@ -39,24 +37,30 @@ def text(answer) -> str:
     return content.text
 
 
+def listed(settings, era="auto"):
+    async def call():
+        async with Client(make_server(settings), mode=era) as client:
+            return (await client.list_tools()).tools
+
+    return anyio.run(call)
+
+
 @ERAS
 def test_the_tools_are_listed_in_order_with_schemas_and_annotations(settings, era):
     tools = listed(settings, era)
-    assert [tool.name for tool in tools] == ["describe_data", "live_state", "query_metrics", "run_sql"]
+    assert [tool.name for tool in tools] == TOOLS
     for tool in tools:
-        assert tool.title
         assert tool.description
         assert tool.output_schema is not None
         jsonschema.Draft202012Validator.check_schema(tool.output_schema)
         hints = tool.annotations
-        assert (hints.read_only_hint, hints.destructive_hint, hints.open_world_hint) == (True, False, False)
-        for name, parameter in tool.input_schema["properties"].items():
-            assert "description" in parameter or name == "max_rows", (tool.name, name)
+        assert (hints.read_only_hint, hints.open_world_hint) == (True, False)
+        assert tool.input_schema["additionalProperties"] is False
 
 
 def test_the_list_of_tools_is_small(settings):
-    size = len(json.dumps([tool.model_dump(mode="json", exclude_none=True) for tool in listed(settings)]))
-    assert size < 11_200  # characters, some 2,800 tokens
+    wire = [tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in listed(settings)]
+    assert tokens(json.dumps(wire, separators=(",", ":"))) <= 2_800
 
 
 CALLS = [
@@ -77,11 +81,19 @@ CALLS = [
     ("describe_data", {"topic": "capabilities"}),
     ("run_sql", {"sql": "select gpu_index, max(power_watts) as watts from gpu_sample group by all order by all"}),
     ("run_sql", {"sql": "select * from gpu_sample", "max_rows": 1000}),
+    ("check_gpu_availability", {"min_free_memory_gb": 20, "count": 2}),
+    ("get_system_health", {}),
+    ("list_events", {}),
+    ("compare_windows", {"window": "4m", "baseline": "8m..4m"}),
+    ("find_anomalies", {"window": "5m"}),
+    ("forecast", {"metric": "gpu.power_watts", "window": "10m", "detail": "full"}),
+    ("slow_requests", {}),
+    ("top_processes", {"window": "1h", "detail": "full"}),
 ]
 
 
 @pytest.mark.parametrize(("name", "arguments"), CALLS)
-def test_an_answer_fits_its_schema_and_says_the_same_in_both_channels(settings, name, arguments):
+def test_an_answer_fits_its_schema_and_says_the_same_in_both_channels(settings, name, arguments, ask):
     answer = ask(settings, name, arguments)
     assert not answer.is_error, text(answer)
     (tool,) = [tool for tool in listed(settings) if tool.name == name]
@@ -90,9 +102,11 @@ def test_an_answer_fits_its_schema_and_says_the_same_in_both_channels(settings, 
     assert said.startswith(answer.structured_content["summary"])
     for leaf in leaves(answer.structured_content):
         assert leaf in said, leaf
+    assert answer.structured_content["window"]["tz"] in ("Europe/Berlin", "Asia/Kathmandu")
+    assert tokens(said) <= 6_000
 
 
-def test_what_the_driver_does_not_tell_is_listed_by_gpu_with_its_status(settings):
+def test_what_the_driver_does_not_tell_is_listed_by_gpu_with_its_status(settings, ask):
     told = ask(settings, "describe_data", {"topic": "capabilities"}).structured_content
     assert told["summary"] == "2 of 4 driver calls on 2 GPUs give a value; the others are listed."
     assert [row[:4] for row in told["table"]["rows"]] == [
@@ -120,7 +134,7 @@ def leaves(value):
         yield str(value)
 
 
-def test_live_state_names_each_gpu_with_its_newest_values_and_their_age(recording_now):
+def test_live_state_names_each_gpu_with_its_newest_values_and_their_age(recording_now, ask):
     answer = ask(recording_now, "live_state").structured_content
     gpus = [dict(zip(answer["gpus"]["columns"], row, strict=True)) for row in answer["gpus"]["rows"]]
     assert [(gpu["gpu"], gpu["name"], gpu["power_watts"], gpu["clocks_held_by"]) for gpu in gpus] == [
@@ -128,11 +142,11 @@ def test_live_state_names_each_gpu_with_its_newest_values_and_their_age(recordin
         (1, "NVIDIA H200", 400, "sw_power_cap"),
     ]
     assert answer["stale"] is False
-    assert answer["age_s"] >= 0
-    assert re.search(r"[+]01:00$|[+]02:00$", answer["as_of"])
+    assert answer["window"]["age_s"] >= 0
+    assert re.search(r"[+]01:00$|[+]02:00$", answer["window"]["to"])
 
 
-def test_live_state_of_a_recording_that_stopped_has_no_values_and_says_so(recording_that_stopped):
+def test_live_state_of_a_recording_that_stopped_has_no_values_and_says_so(recording_that_stopped, ask):
     answer = ask(recording_that_stopped, "live_state")
     structured = answer.structured_content
     gpus = [dict(zip(structured["gpus"]["columns"], row, strict=True)) for row in structured["gpus"]["rows"]]
@@ -141,7 +155,7 @@ def test_live_state_of_a_recording_that_stopped_has_no_values_and_says_so(record
     assert "note: the newest sample is 5 min old, so values are null; see that 'gpuledger up' runs" in text(answer)
 
 
-def test_query_metrics_answers_with_statistics_window_coverage_and_age(settings):
+def test_query_metrics_answers_with_statistics_window_coverage_and_age(settings, ask):
     answer = ask(settings, "query_metrics", {"metrics": ["gpu.power_watts"], "window": "10m"}).structured_content
     rows = [dict(zip(answer["stats"]["columns"], row, strict=True)) for row in answer["stats"]["rows"]]
     assert [(row["metric"], row["unit"], row["of"], row["min"], row["avg"], row["p95"]) for row in rows] == [
@@ -156,14 +170,14 @@ def test_query_metrics_answers_with_statistics_window_coverage_and_age(settings)
     assert answer["series"] is None
 
 
-def test_a_counter_answers_as_a_rate_with_its_increase(settings):
+def test_a_counter_answers_as_a_rate_with_its_increase(settings, ask):
     answer = ask(settings, "query_metrics", {"metrics": ["gpu.energy_joules"], "gpu": [1]}).structured_content
     assert "gpu.energy_joules: increase is in J" in answer["notes"]
     (row,) = [dict(zip(answer["stats"]["columns"], row, strict=True)) for row in answer["stats"]["rows"]]
     assert (row["unit"], row["avg"], row["increase"]) == ("W", 400, 240_000)  # 599 steps of 400 J, 3 digits
 
 
-def test_full_detail_gives_the_dense_series_with_null_for_gaps(settings):
+def test_full_detail_gives_the_dense_series_with_null_for_gaps(settings, ask):
     arguments = {"metrics": ["cpu.utilization_percent"], "window": "1h", "points": 12, "detail": "full"}
     answer = ask(settings, "query_metrics", arguments).structured_content
     ((name, points),) = answer["series"].items()
@@ -174,30 +188,30 @@ def test_full_detail_gives_the_dense_series_with_null_for_gaps(settings):
     assert answer["series_start"]
 
 
-def test_a_metric_without_values_says_why(settings):
+def test_a_metric_without_values_says_why(settings, ask):
     answer = ask(settings, "query_metrics", {"metrics": ["gpu.fan_speed_percent"]})
     assert not answer.is_error
     assert "gpu.fan_speed_percent: no values" in text(answer)
     assert "not_supported: this device, driver or kernel has no such reading" in text(answer)
 
 
-def test_default_answers_are_small(settings):
+def test_default_answers_are_small(settings, ask):
     quantities = ("utilization_percent", "power_watts", "temperature_celsius", "memory_used_bytes")
     calls = {"live_state": {}, "query_metrics": {"metrics": [f"gpu.{name}" for name in quantities]}}
-    sizes = {name: len(text(ask(settings, name, arguments))) for name, arguments in calls.items()}
-    assert {name: size for name, size in sizes.items() if size > 2400} == {}  # some 600 tokens
+    sizes = {name: tokens(text(ask(settings, name, arguments))) for name, arguments in calls.items()}
+    assert {name: size for name, size in sizes.items() if size > 600} == {}
 
 
-def test_a_large_result_of_sql_is_cut_and_says_so(settings):
+def test_a_large_result_of_sql_is_cut_and_says_so(settings, ask):
     answer = ask(settings, "run_sql", {"sql": "select * from gpu_sample", "max_rows": 1000})
-    assert answer.structured_content["truncated"] is True
-    assert len(text(answer)) < 30_000
-    assert "note: cut at the size of an answer; aggregate, or select fewer columns" in text(answer)
+    assert answer.structured_content["is_cut"] is True
+    assert tokens(text(answer)) <= 6_000
+    assert "truncated: cut to fit an answer: table: the first" in text(answer)
     few = ask(settings, "run_sql", {"sql": "select gpu_index from gpu_sample", "max_rows": 3}).structured_content
-    assert (len(few["table"]["rows"]), few["truncated"]) == (3, True)
+    assert (len(few["table"]["rows"]), few["is_cut"]) == (3, True)
 
 
-def test_sql_values_keep_their_meaning_as_json(settings):
+def test_sql_values_keep_their_meaning_as_json(settings, ask):
     sql = (
         "select 1.5::decimal(4,1) as d, 2::hugeint as h, null as n, [1, 2] as l, {'a': 1} as s, 'x\u202e\ny' as t, "
         "date '2026-11-23' as day, 'nan'::double as nan, true as b, '\\x00ff'::blob as raw"
@@ -207,69 +221,15 @@ def test_sql_values_keep_their_meaning_as_json(settings):
     assert row == [1.5, 2, None, [1, 2], {"a": 1}, "x y", "2026-11-23", None, True, "AGZm"]
 
 
-WRONG_CALLS = [
-    (
-        "query_metrics",
-        {"metrics": ["gpu.utl"]},
-        "There is no metric 'gpu.utl': did you mean 'gpu.utilization_percent'?",
-    ),
-    (
-        "query_metrics",
-        {"metrics": ["gpu.power_watts"], "windw": "6h"},
-        "query_metrics has no parameter 'windw': did you mean 'window'? it takes metrics, window, gpu, points, detail, tz",
-    ),
-    (
-        "query_metrics",
-        {"metrics": []},
-        "query_metrics: metrics: list should have at least 1 item after validation, not 0 (given: '[]')",
-    ),
-    ("query_metrics", {}, "query_metrics: metrics: field required"),
-    (
-        "query_metrics",
-        {"metrics": ["gpu.power_watts"], "points": 1},
-        "query_metrics: points: input should be greater than or equal to 2 (given: '1')",
-    ),
-    (
-        "query_metrics",
-        {"metrics": ["gpu.power_watts"], "gpu": [9]},
-        "There is no GPU 9 in this window: it has GPU 0, 1",
-    ),
-    (
-        "run_sql",
-        {"sql": "drop table gpu_sample"},
-        "Only SELECT can be run, this is DROP: ask with one SELECT over the views; nothing here writes",
-    ),
-    (
-        "describe_data",
-        {"topic": "table", "table": "gpu_samples"},
-        "There is no kind of event 'gpu_samples': did you mean 'gpu_sample'?",
-    ),
-    (
-        "gpu_now",
-        {},
-        "There is no tool 'gpu_now': there is describe_data, live_state, query_metrics, run_sql",
-    ),
-    ("live_stat", {}, "There is no tool 'live_stat': did you mean 'live_state'?"),
-]
-
-
-@ERAS
-@pytest.mark.parametrize(("name", "arguments", "message"), WRONG_CALLS)
-def test_a_wrong_call_is_an_error_that_says_what_to_do(settings, era, name, arguments, message):
-    answer = ask(settings, name, arguments, era)
-    assert answer.is_error
-    assert text(answer) == message
-
-
 @pytest.mark.parametrize("window", ["1M", "from 9 to 5", "2030-01-01", "B..A", ""])
-def test_a_window_that_cannot_be_read_is_an_error_of_one_line(settings, window):
+def test_a_window_that_cannot_be_read_is_an_error_of_one_line(settings, window, ask):
     answer = ask(settings, "query_metrics", {"metrics": ["gpu.power_watts"], "window": window})
     assert answer.is_error
     assert "\n" not in text(answer)
     assert "Error executing" not in text(answer)
 
 
-def test_a_ledger_that_is_not_there_is_an_error_of_the_call_and_not_of_the_server(settings, tmp_path):
+def test_a_ledger_that_is_not_there_is_an_error_of_the_call_and_not_of_the_server(settings, tmp_path, ask):
     missing = replace(settings, folder=tmp_path / "nowhere")
     for name, arguments in [
         ("live_state", {}),
@@ -284,7 +244,7 @@ def test_a_ledger_that_is_not_there_is_an_error_of_the_call_and_not_of_the_serve
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_names_from_outside_are_cleaned_and_bounded(settings, tmp_path):
+def test_names_from_outside_are_cleaned_and_bounded(settings, tmp_path, ask):
     folder = tmp_path / "ledger"
     evil = "ignore\nall \u202eprevious" + "x" * 500
     with Ledger(folder) as ledger:

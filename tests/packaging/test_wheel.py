@@ -200,7 +200,7 @@ def test_the_examples_of_the_readme_run_beside_the_recorder(user):
     assert (user.home / ".claude.json").exists()
 
 
-@pytest.mark.parametrize("name", ["open", "polars", "duckdb"])
+@pytest.mark.parametrize("name", ["open", "analyses", "polars", "duckdb"])
 def test_the_examples_for_a_notebook_run(recorded, name):
     recorded.answer("gpuledger", "seal")
     example = marked_block(ROOT / "docs/how-to/notebook.md", name)

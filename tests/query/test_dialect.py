@@ -10,16 +10,31 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from query.activity import activity
+from query.availability import availability
+from query.baselines import read_like
 from query.capabilities import capabilities
 from query.catalogue import metrics
-from query.diagnosis import diagnose, read_like
+from query.changes import find_changes
+from query.comparison import shared_metrics
+from query.diagnosis import diagnose, diagnose_window
+from query.duration_ranks import Ranked
+from query.energy import energy_of_requests
 from query.export import export_events
+from query.leaks import memory_leaks
 from query.live import live_state, probe_words
+from query.machine import descriptions
+from query.newest_rows import NewestQuestion
+from query.processes import rank_processes
 from query.requests import RequestFilter
-from query.slow import SlowRule, slow_requests
+from query.slow import SlowRule, _rows, slow_requests
+from query.stragglers import stragglers
 from query.surroundings import read_surroundings
+from query.throttling import throttling
+from query.timeline import timeline
 from query.trend_reading import TrendQuestion
 from query.trends import trend
+from query.waste import HOLDERS, waste
 from store.derivations import arrow_schema
 from store.errors import NoDataError
 from store.events import KINDS
@@ -28,7 +43,20 @@ TEXTS = {entry.name: entry.read_text() for entry in files("query").joinpath("sql
 FRAGMENTS = {
     *("relation", "in_window", "filter", "epoch_us", "bucket", "hours", "p50", "p95", "probe"),  # by the engine
     *("keys", "same_series", "name", "value", "interval", "reasons", "column"),  # names of declared columns
-    *("groups", "spreads", "columns", "expected", "limit", "least", "stride", "top", "seq"),  # of requests
+    *(
+        "counts",
+        "groups",
+        "spreads",
+        "columns",
+        "expected",
+        "limit",
+        "least",
+        "stride",
+        "top",
+        "seq",
+        "seqs",
+    ),  # of requests
+    *("holder", "processes", "held_least", "sm_below", "power_below"),  # of costs
 }
 NOT_SHARED = {
     r"\bmedian\b": "samples on ClickHouse",
@@ -71,8 +99,14 @@ class ListeningEngine:
     def parameter(self, name: str, kind: str) -> str:
         return f"<{name} {kind}>"
 
+    def times_of(self, *_: Any) -> tuple[int, int]:
+        return 0, 60
+
     def trend(self, _: TrendQuestion) -> None:
         """It has nothing at hand: the engine is to be asked."""
+
+    def newest(self, question: NewestQuestion) -> list[Any]:
+        return question.ask(self)
 
     def query(self, sql: str, **parameters: Any) -> pa.Table:
         self.asked.append(sql)
@@ -82,7 +116,7 @@ class ListeningEngine:
         schema = arrow_schema(KINDS[kind])
         if " as model" in sql:
             schema = schema.append(pa.field("model", pa.string()))
-        return pa.table({"message": [None]}) if "message" in sql else schema.empty_table()
+        return pa.table({"message": [None]}) if "max_by(message" in sql else schema.empty_table()
 
     @contextmanager
     def engine(self, *_: Any, **__: Any) -> Iterator["ListeningEngine"]:
@@ -104,11 +138,28 @@ def asked(tmp_path_factory: pytest.TempPathFactory, machine) -> list[str]:
         slow_requests(listening, window, rule, now=now, only=only)
     with pytest.raises(NoDataError):
         diagnose(listening, "12", now=now)
-    read_like(listening, window, {"operation": "a", "model": "b", "seq": 1})
-    read_surroundings(listening, window, gpus=["GPU-0"], server="a")
+    with pytest.raises(NoDataError):
+        diagnose(listening, "trace", now=now)
+    diagnose_window(listening, window, now=now)
+    _rows(listening, window, Ranked([12], (0, 60), 1, is_estimate=False), {})
+    read_like(listening, (0, 60), ("a", "b"), but_seq=1)
+    read_surroundings(listening, window, [(0, 60)], gpus=["GPU-0"], server="a")
+    shared_metrics(listening, window, window, ())
+    find_changes(listening, window)
     live_state(listening, now=now)
+    descriptions(listening, "gpu")
+    rank_processes(listening, window, gpus=[0], user="a")
+    availability(listening, window)
+    timeline(listening, window, gpus=[0])
     capabilities(listening)
     probe_words(listening, "gpu")
+    energy_of_requests(listening, window)
+    for by in HOLDERS:
+        waste(listening, window, now=now, by=by)
+    throttling(listening, window, now=now)
+    memory_leaks(listening, window, now=now)
+    stragglers(listening, window, now=now)
+    activity(listening, window)
     export_events(listening, "request", window, format="csv", path=tmp_path_factory.mktemp("out") / "x.csv")
     return listening.asked
 

@@ -14,7 +14,15 @@ import pytest
 
 from query import export
 from query.errors import UnknownKindError
-from query.export import FORMATS, SUFFIXES, ExportResult, export_events, write_table
+from query.export import (
+    FORMATS,
+    SUFFIXES,
+    ExportFolder,
+    ExportResult,
+    export_events,
+    export_into,
+    write_table,
+)
 from store.derivations import arrow_schema
 from store.errors import UsageError
 from store.events import GPU_SAMPLE, KINDS, REQUEST
@@ -225,3 +233,74 @@ def test_an_unknown_kind_is_refused_with_the_nearest(requests, tmp_path: Path):
         exported(requests, "csv", tmp_path / "x", kind="requests")
     assert str(refused.value) == "There is no kind of event 'requests': did you mean 'request'?"
     assert list(tmp_path.iterdir()) == []
+
+
+def into(book, asked, folder: Path, bytes_max: int = 1 << 20, *, name: str = "x", format: str = "csv"):  # noqa: A002
+    return export_into(
+        book.source,
+        asked,
+        book.window(1, 5),
+        format=format,
+        name=name,
+        folder=ExportFolder(folder, bytes_max),
+        time_limit_s=60,
+    )
+
+
+def test_an_agent_gets_a_kind_or_a_query_as_a_new_file_of_its_folder(requests, tmp_path: Path):
+    folder = tmp_path / "exports"
+    events = into(requests, REQUEST, folder, format="parquet", name="all")
+    query = into(requests, "select service, 1 as n from request where stream order by seq", folder)
+    assert (events.path, events.event_count, query.event_count) == (folder / "all.parquet", 4, 1)
+    assert pq.read_table(events.path).to_pylist() == expected(requests)
+    assert (folder / "x.csv").read_text() == 'service,n\n"of, ""many""\nsigns",1\n'
+
+
+@pytest.mark.parametrize("name", ["", "../x", "/etc/x", "a/b", ".x", "a.b", "x\x00", "x" * 101, "-x", "x\n"])
+def test_the_name_of_an_export_leads_nowhere_else(requests, tmp_path: Path, name):
+    with pytest.raises(UsageError, match="cannot be the name of an export: give letters, digits, - and _ alone"):
+        into(requests, REQUEST, tmp_path / "exports", name=name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_exports_never_go_into_the_ledger_by_whatever_way(requests, tmp_path: Path):
+    (tmp_path / "link").symlink_to(requests.folder)
+    for folder in (requests.folder, requests.folder / "events", tmp_path / "link" / "events"):
+        with pytest.raises(UsageError, match=r"lies in the ledger: set mcp\.export_folder to one outside"):
+            into(requests, REQUEST, folder)
+
+
+def test_an_export_never_replaces_a_file_nor_follows_a_link(requests, tmp_path: Path):
+    (tmp_path / "x.csv").write_text("kept")
+    (tmp_path / "y.csv").symlink_to(tmp_path / "x.csv")
+    for name in ("x", "y"):
+        with pytest.raises(UsageError, match="is there already"):
+            into(requests, REQUEST, tmp_path, name=name)
+    assert (tmp_path / "x.csv").read_text() == "kept"
+
+
+def test_what_does_not_fit_into_the_export_folder_is_not_left_there(requests, tmp_path: Path):
+    first = into(requests, REQUEST, tmp_path, name="first")
+    with pytest.raises(UsageError) as refused:
+        into(requests, REQUEST, tmp_path, first.size_bytes + 10, name="second")
+    assert str(refused.value) == (
+        f"second.csv would take {first.size_bytes:,} bytes, 10 are left in the export folder: "
+        "narrow the window, or remove older exports"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["first.csv"]
+    assert into(requests, REQUEST, tmp_path, 2 * first.size_bytes, name="second").event_count == 4
+
+
+def test_a_query_that_gives_too_much_is_not_exported_in_part(requests, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(export, "QUERY_ROWS_MAX", 3)
+    with pytest.raises(UsageError, match="The query gives more than 3 rows: narrow its time range"):
+        into(requests, "from range(4)", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lists_are_one_cell_of_csv_and_what_is_nested_deeper_is_refused(requests, tmp_path: Path):
+    into(requests, "select [1, null, 3] as numbers, ['a', 'b'] as words", tmp_path)
+    assert (tmp_path / "x.csv").read_text() == "numbers,words\n1 null 3,a b\n"
+    for nested in ("{'a': 1}", "[[1]]", "map {'a': 1}"):
+        with pytest.raises(UsageError, match="The column c fits no cell of CSV: take json or parquet"):
+            into(requests, f"select {nested} as c", tmp_path, name="y")

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from query.ad_hoc import BATCH_ROWS_MAX, run_sql
+from query.ad_hoc import run_sql
 from query.describe import SQL_EXAMPLES
 from query.errors import SqlFailedError, WindowError
+from query.sql_worker import BATCH_ROWS_MAX
 
 
 def answer(book, sql: str, **asked):

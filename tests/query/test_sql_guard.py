@@ -12,7 +12,7 @@ import pytest
 from query import ad_hoc
 from query.ad_hoc import run_sql
 from query.errors import SqlFailedError, SqlRefusedError
-from query.sql_guard import referenced_kinds
+from query.sql_guard import Judged, judged, referenced_kinds
 from store.events import KINDS
 
 # LEDGER and SEGMENT stand for the ledger's folder and one of its sealed files.
@@ -616,6 +616,56 @@ def test_only_the_kinds_that_are_read_are_published(statement, kinds):
     assert sorted(referenced_kinds(statement)) == sorted(kinds)
 
 
+COMMON = {"seq", "observed_at", "host", "boot_id"}
+NAMED = {
+    "select power_watts from gpu_sample": {"power_watts"},
+    "select Power_Watts, g.gpu_index.abs() from gpu_sample g": {"power_watts", "gpu_index"},
+    "select count(*) from gpu_sample": set(),
+    "select max(gpu_sample.seq) from gpu_sample join request using (host) where gpu_index.abs() = 0": {"gpu_index"},
+    "with x as (select seq as power_watts from gpu_sample) select power_watts from x": {"power_watts"},
+    "select seq as gpu_sample from gpu_sample": set(),
+    "select s from (select gpu_index as s from gpu_sample) g order by all": {"gpu_index"},
+    "select list(power_watts order by temperature_celsius) filter (up) over (partition by gpu_uuid) from gpu_sample": {
+        *("power_watts", "temperature_celsius", "up", "gpu_uuid")
+    },
+}
+UNNAMED = [
+    "from gpu_sample",
+    "select gpu_sample.* from gpu_sample",
+    "select * exclude (host) from gpu_sample",
+    "select columns('power.*') from gpu_sample",
+    "select g from gpu_sample g",
+    "select gpu_sample from gpu_sample",
+    "select g.to_json() from gpu_sample g",
+    "select count(g) from gpu_sample g",
+    "select #7 from gpu_sample",
+    "select seq from gpu_sample natural join request",
+    "select w from gpu_sample g(a, b, c, d, e, f, w)",
+    "describe gpu_sample",
+    "summarize gpu_sample",
+    "unpivot gpu_sample on power_watts, temperature_celsius",
+    "select exists (select * from gpu_sample)",
+    "select seq from gpu_sample order by columns('power.*')",
+]
+
+
+@pytest.mark.parametrize(("statement", "columns"), NAMED.items())
+def test_only_the_columns_that_are_named_are_bound(statement, columns):
+    assert set(ad_hoc._columns("gpu_sample", judged(statement))) == COMMON | columns
+
+
+@pytest.mark.parametrize("statement", UNNAMED)
+def test_where_columns_are_read_without_their_names_all_are_bound(statement):
+    assert ad_hoc._columns("gpu_sample", judged(statement)) is None
+
+
+@pytest.mark.parametrize("statement", [*NAMED, *UNNAMED[3:12]])
+def test_an_answer_is_the_same_with_the_named_columns_as_with_all(ask, statement, monkeypatch):
+    asked = ask(statement)
+    monkeypatch.setattr(ad_hoc, "judged", lambda sql: Judged(judged(sql).kinds, None))
+    assert sorted(map(repr, ask(statement))) == sorted(map(repr, asked))
+
+
 @pytest.mark.parametrize(
     "statement",
     [
@@ -665,7 +715,7 @@ def test_every_kind_is_a_view_with_its_declared_columns(ask, kind):
     ],
 )
 def test_even_past_the_guard_nothing_outside_the_sealed_files_is_within_reach(ask, statement, monkeypatch):
-    monkeypatch.setattr(ad_hoc, "referenced_kinds", lambda _: ("gpu_sample",))
+    monkeypatch.setattr(ad_hoc, "judged", lambda _: Judged(("gpu_sample",), None))
     with pytest.raises(SqlFailedError):
         ask(statement)
 

@@ -2,10 +2,12 @@
 
 import math
 import threading
+import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -354,12 +356,12 @@ def test_a_damaged_file_is_set_aside_by_the_merge_that_meets_it_and_the_rest_is_
     assert upkeep(folder, KEEP_ALL, now_us=DAY_START_US + HOUR_US).set_aside == []
 
 
-def damage(folder: Path, segment: Segment, known_by: str) -> None:
+def damage(folder: Path, segment: Segment, known_by: str, *, verified_at_us: int = DAY_START_US) -> None:
     content = bytearray((folder / segment.path).read_bytes())
     content[600:640] = b"\xff" * 40
     (folder / segment.path).write_bytes(content[:-1] if known_by == "its length" else content)
     with closing(open_head(folder)) as head:
-        head.execute("update checksum set verified_at_us = ?", (DAY_START_US,))
+        head.execute("update checksum set verified_at_us = ?", (verified_at_us,))
         if known_by == "its pages":
             head.execute("delete from checksum")
 
@@ -367,7 +369,7 @@ def damage(folder: Path, segment: Segment, known_by: str) -> None:
 def test_what_was_set_aside_is_said_by_the_command(sealed, folder, capsys):
     sealed(0, 60)
     damaged = stored(folder)[0]
-    damage(folder, damaged, "its checksum")
+    damage(folder, damaged, "its checksum", verified_at_us=time.time_ns() // 1000)  # or it would be read again first
     assert main([str(folder)]) == 0
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"{damaged.path} was set aside: it cannot be read (could not verify page integrity")
@@ -520,3 +522,25 @@ def compact_all(folder: Path) -> None:
         assert due_merges(catalogued(head), now_us=DAY_START_US, everything=True) == []
     finally:
         head.close()
+
+
+def test_a_sealed_file_and_a_merged_one_tell_without_being_read_which_traces_they_lack(ledger, folder):
+    for half in ("a", "b"):
+        for number in range(40):
+            values = {"trace_id": f"trace-{half}-{number}", "source": "python", "duration_seconds": 1.0}
+            ledger.append([Event("request", DAY_START_US + number, values)])
+        seal(folder)
+
+    def may_have(trace: str) -> list[bool]:
+        probes = [
+            f"select bloom_filter_excludes from parquet_bloom_probe('{folder / one.path}', 'trace_id', '{trace}')"
+            for one in stored(folder)
+            if one.kind == "request"
+        ]
+        return [not excludes for probe in probes for (excludes,) in duckdb.sql(probe).fetchall()]
+
+    assert may_have("trace-a-7") == [True, False]
+    assert may_have("trace-b-39") == [False, True]
+    assert upkeep(folder, KEEP_ALL, now_us=DAY_START_US + 2 * HOUR_US).merged
+    assert may_have("trace-a-7") == may_have("trace-b-39") == [True]
+    assert may_have("trace-c-1") == [False]

@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 from starlette.applications import Starlette
 
-from collector.ingest.face import ingest_routes
+from collector.ingest.face import Door, ingest_routes
 from collector.ingest.intake import Intake
 from collector.listening import bound_socket
 from store.ledger import Ledger
@@ -28,6 +28,7 @@ class Face:
     folder: Path
     port: int
     intake: Intake
+    door: Door
     free_bytes: int = 10**12
 
     @property
@@ -72,8 +73,8 @@ def face(tmp_path):
     folder = tmp_path / "ledger"
     intake = Intake(lambda: Ledger(folder, host="spark-1"), SpaceWatch(SpaceLimits(), lambda: served.free_bytes))
     listener = bound_socket("127.0.0.1", 0, "port")
-    served = Face(folder, listener.getsockname()[1], intake)
-    app = Starlette(routes=ingest_routes(intake, "the-token"))
+    served = Face(folder, listener.getsockname()[1], intake, Door(intake, "the-token"))
+    app = Starlette(routes=ingest_routes(served.door))
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", ws="none"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()

@@ -97,7 +97,19 @@ def test_a_server_sample_keeps_its_histograms(face):
     histogram = {"bounds": [0.1, 1.0], "counts": [3, 2, 1], "sum": 4.5, "count": 6}
     sample = {"kind": "server_sample", "server_address": "vllm:8000", "queue_histogram": histogram}
     assert face.send(PATH, sample)[0] == 200
-    assert json.loads(face.rows("server_sample")[0]["queue_histogram"]) == histogram
+    estimated = {"p50": 0.1, "p90": 1.0, "p95": 1.0, "p99": 1.0}
+    kept = json.loads(face.rows("server_sample")[0]["queue_histogram"])
+    assert kept == {**histogram, "estimated": estimated}
+    again = {**sample, "queue_histogram": {**kept, "estimated": {"p50": 7.0}}}  # what a sender estimates is not taken
+    assert face.send(PATH, again)[0] == 200
+    assert json.loads(face.rows("server_sample")[1]["queue_histogram"]) == kept
+
+
+@pytest.mark.parametrize(("bounds", "counts"), [([1.0], [1]), ([2.0, 1.0], [1, 1, 1]), ([], [])])
+def test_a_histogram_whose_buckets_do_not_fit_is_refused(face, bounds, counts):
+    sample = {"kind": "server_sample", "server_address": "a", "queue_histogram": {"bounds": bounds, "counts": counts}}
+    told = "line 1: queue_histogram needs bounds that rise, and one count more than there are bounds"
+    assert face.send(PATH, sample)[1]["errors"] == [told]
 
 
 def test_texts_of_prompts_and_answers_and_secrets_are_not_stored(face):
@@ -187,6 +199,19 @@ def test_a_flood_is_told_to_come_back_and_nothing_that_was_acknowledged_is_lost(
     assert json.loads(answer) == {"error": "More is sent than can be written: send it again in a moment"}
     monkeypatch.undo()
     assert face.send(PATH, {"kind": "request"})[0] == 200  # the room was given back
+
+
+def test_what_came_is_counted_as_it_was_answered(face):
+    event = {"kind": "request", "source": "a", "source_event_id": "1"}
+    sample = {"kind": "server_sample", "server_address": "a:1"}
+    body = json.dumps([event, sample, {"kind": "nothing"}])
+    assert face.send(PATH, body)[0] == face.send(PATH, json.dumps(event))[0] == 200
+    assert face.send("/v1/traces", "{")[0] == 400
+    tally = face.door.tally
+    assert tally.events == {(PATH, "accepted"): 2, (PATH, "refused"): 1, (PATH, "repeated"): 1}
+    assert tally.body_bytes == {PATH: len(body) + len(json.dumps(event)), "/v1/traces": 1}
+    assert tally.refusals == {("/v1/traces", "400"): 1}
+    assert [row.values["server_address"] for row in face.door.servers.standing(0)] == ["a:1"]
 
 
 # --- who may send

@@ -4,6 +4,7 @@ import json
 import logging
 import time
 
+import numpy as np
 import pytest
 from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -12,6 +13,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
 from opentelemetry.sdk.metrics.export import AggregationTemporality, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -229,9 +231,12 @@ def meter(face):
     """A meter of the SDK and what sends its metrics now; counting from the start, or since the last time."""
     providers = []
 
-    def make(temporality=None):
+    def make(temporality=None, aggregation=None):
         exporter = OTLPMetricExporter(
-            endpoint=f"{face.url}/v1/metrics", preferred_temporality=temporality, compression=Compression.Gzip
+            endpoint=f"{face.url}/v1/metrics",
+            preferred_temporality=temporality,
+            preferred_aggregation=aggregation,
+            compression=Compression.Gzip,
         )
         reader = PeriodicExportingMetricReader(exporter, export_interval_millis=float("inf"))
         providers.append(MeterProvider(resource=RESOURCE, metric_readers=[reader], shutdown_on_exit=False))
@@ -274,8 +279,11 @@ def test_metrics_of_vllm_are_samples_and_histograms_what_was_added(face, meter):
         "counts": [1, 1, 0],
         "sum": pytest.approx(0.55),
         "count": 2,
+        "estimated": pytest.approx({"p50": 0.1, "p90": 0.82, "p95": 0.91, "p99": 0.982}),
     }
     assert first["counter_epoch"] == second["counter_epoch"] > 0
+    between_s = (second["observed_at"] - first["observed_at"]).total_seconds()
+    assert ("interval_seconds" in first, second["interval_seconds"]) == (False, pytest.approx(between_s))
 
 
 def test_histograms_that_are_sent_as_differences_are_taken_as_they_are(face, meter):
@@ -285,6 +293,49 @@ def test_histograms_that_are_sent_as_differences_are_taken_as_they_are(face, met
     send()
     (row,) = face.rows("server_sample")
     assert (row["model"], json.loads(row["duration_histogram"])["counts"]) == ("llama-3", [1, 0])
+
+
+def test_counters_that_are_sent_as_differences_are_added_up(face, meter):
+    server, send = meter({Counter: AggregationTemporality.DELTA})
+    finished = server.create_counter("vllm_request_success")
+    for reason, count in (("stop", 4), ("length", 1), ("stop", 2)):
+        finished.add(count, {"finished_reason": reason})
+        send()
+    rows = face.rows("server_sample")
+    assert [row["requests_success_count"] for row in rows] == [4, 5, 7]
+    assert len({row["counter_epoch"] for row in rows}) == 1
+    assert rows[0]["counter_epoch"] > 0
+
+
+@pytest.mark.parametrize("temporality", [AggregationTemporality.CUMULATIVE, AggregationTemporality.DELTA])
+def test_exponential_histograms_keep_their_percentiles(face, meter, temporality):
+    """The SDK lowers the scale as values spread: what was added is right across that."""
+    server, send = meter({Histogram: temporality}, {Histogram: ExponentialBucketHistogramAggregation()})
+    duration = server.create_histogram("gen_ai.server.request.duration")
+    random = np.random.default_rng(5)
+    duration.record(1.0)
+    send()
+    values = np.concatenate([random.lognormal(0.0, 1.5, 2000), [0.0, 1e-4, 500.0]])
+    for value in values:
+        duration.record(float(value))
+    send()
+    added = json.loads(face.rows("server_sample")[1]["duration_histogram"])
+    assert (added["count"], sum(added["counts"])) == (2003, 2003)
+    assert added["sum"] == pytest.approx(values.sum())
+    exact = {f"p{share}": np.percentile(values, share) for share in (50, 90, 95, 99)}
+    assert added["estimated"] == pytest.approx(exact, rel=0.1)
+
+
+def test_a_row_of_two_routes_has_the_observations_of_both(face, meter):
+    server, send = meter(
+        {Histogram: AggregationTemporality.DELTA}, {Histogram: ExponentialBucketHistogramAggregation()}
+    )
+    duration = server.create_histogram("gen_ai.server.request.duration")
+    for seconds, route in ((0.1, "/a"), (0.2, "/a"), (8.0, "/b")):
+        duration.record(seconds, {"http.route": route})
+    send()
+    (row,) = face.rows("server_sample")
+    assert json.loads(row["duration_histogram"])["count"] == 3
 
 
 @pytest.fixture
@@ -307,17 +358,30 @@ def metric_body(now_us):
     return make
 
 
-def test_metrics_that_are_not_recorded_are_counted_in_a_partial_success_and_the_others_kept(face, metric_body):
+def test_metrics_that_are_not_recorded_are_counted_in_a_partial_success_and_the_others_kept(face, metric_body, now_us):
     body = metric_body(1, 1, 2)
+    point = {"timeUnixNano": str(now_us * 1000)}
     counted = {"aggregationTemporality": 1, "isMonotonic": True, "dataPoints": [{"asInt": "1"}]}
-    others = [{"name": "http.requests", "sum": counted}, {"name": "vllm:prompt_tokens", "sum": counted}]
+    others = [
+        {"name": "http.requests", "sum": counted},
+        {"name": "vllm:num_requests_running", "sum": {**counted, "dataPoints": [{**point, "asInt": "1"}]}},
+        {"name": "vllm:prompt_tokens", "exponentialHistogram": {"dataPoints": [point]}},
+        {"name": "gen_ai.server.request.duration", "summary": {"dataPoints": [point]}},
+        {
+            "name": "gen_ai.server.request.duration",
+            "exponentialHistogram": {"dataPoints": [{**point, "negative": {"bucketCounts": ["1"]}}]},
+        },
+    ]
     body["resourceMetrics"][0]["scopeMetrics"][0]["metrics"] += others
     status, answer = face.send("/v1/metrics", body)
     told = (
         "metric 'http.requests': not one that is recorded; "
-        "metric 'vllm:prompt_tokens': a counter is recorded as it counts: send it cumulative"
+        "metric 'vllm:num_requests_running': a gauge is no sum of differences: send it cumulative; "
+        "metric 'vllm:prompt_tokens': it is recorded as a gauge or sum, not as an exponential histogram; "
+        "metric 'gen_ai.server.request.duration': it is recorded as a histogram, not as a summary; "
+        "metric 'gen_ai.server.request.duration': it counts negative observations, which no time is"
     )
-    assert (status, answer) == (200, {"partialSuccess": {"rejectedDataPoints": "2", "errorMessage": told}})
+    assert (status, answer) == (200, {"partialSuccess": {"rejectedDataPoints": "5", "errorMessage": told}})
     assert len(face.rows("server_sample")) == 1
 
 
