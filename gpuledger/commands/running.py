@@ -81,8 +81,12 @@ def mcp(
         allows_annotations=settings.mcp.allow_annotations,
     )
     if http:
+        from gpuledger.prometheus_api import routes
+        from query.local_source import LocalSource
+
         face = http_settings(settings.mcp)
-        serve_http(server, face, bound_socket(face.host, settings.mcp.port, "mcp.port"))
+        listener = bound_socket(face.host, settings.mcp.port, "mcp.port")
+        serve_http(server, face, listener, beside=routes(LocalSource(server.folder)))
     else:
         serve_stdio(server)
 
