@@ -81,12 +81,14 @@ def mcp(
         allows_annotations=settings.mcp.allow_annotations,
     )
     if http:
+        from gpuledger.mcp_metrics import metrics_route
         from gpuledger.prometheus_api import routes
         from query.local_source import LocalSource
 
         face = http_settings(settings.mcp)
         listener = bound_socket(face.host, settings.mcp.port, "mcp.port")
-        serve_http(server, face, listener, beside=routes(LocalSource(server.folder)))
+        source = LocalSource(server.folder)
+        serve_http(server, face, listener, beside=[*routes(source), metrics_route(source, __version__)])
     else:
         serve_stdio(server)
 

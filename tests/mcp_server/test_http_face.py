@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
+from gpuledger import __version__
 from mcp_server.http_face import HttpSettings, expected_hosts, is_loopback
 from mcp_server.oauth import OAuthSettings
 from store.errors import UsageError
@@ -85,6 +86,9 @@ def test_prometheus_questions_are_answered_beside_it_to_those_who_may_ask(server
     assert (status, answer["status"], answer["data"]["resultType"]) == (200, "success", "vector")
     assert asked(server, "GET", path, b"", Authorization=None)[0] == 401
     assert asked(server, "GET", path, b"", Host="evil.example")[0] == 421
+    raw = f"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nAuthorization: Bearer {server.token}\r\nConnection: close\r\n\r\n"
+    assert f'dgx_mcp_build_info{{version="{__version__}"}} 1.0' in server.said(raw.encode()).decode()
+    assert asked(server, "GET", "/metrics", b"", Authorization=None)[0] == 401
     form = {"Content_Type": "application/x-www-form-urlencoded"}
     assert asked(server, path="/api/v1/query", body=b"query=nonsense(", **form)[1]["errorType"] == "bad_data"
 
