@@ -173,6 +173,17 @@ def test_nothing_is_published_before_the_tag_was_checked_and_everything_was_test
     assert workflow("release")["on"] == {"push": {"tags": ["v*"]}}
 
 
+def test_what_is_known_to_be_vulnerable_is_looked_for_at_each_change_and_weekly():
+    on = workflow("security")["on"]
+    assert set(on) == {"push", "pull_request", "schedule"}
+    assert re.fullmatch(r"\d+ \d+ \* \* \d", on["schedule"][0]["cron"])
+    assert "just deps-audit" in script("security", "dependencies")
+    uses = {job: [step.get("uses", "").partition("@")[0] for step in of["steps"]] for job, of in jobs("security").items()}
+    assert {"github/codeql-action/init", "github/codeql-action/analyze"} <= set(uses["code"])
+    assert "anchore/scan-action" in uses["image"]
+
+
 def test_dependabot_looks_after_what_is_pinned():
     read = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text())
+    assert {one["cooldown"]["default-days"] for one in read["updates"]} == {7}
     assert {one["package-ecosystem"] for one in read["updates"]} == {"docker", "github-actions", "pip"}
