@@ -84,10 +84,10 @@ test-integration *arguments:
 test-mock *arguments:
     "{{ bin }}/pytest" -n logical tests/fakenvml tests/collector "$@"
 
-# Run the tests of unified memory, as DGX Spark has it
+# Run the tests of what agents are answered, and of unified memory, as DGX Spark has it
 [group('test')]
 test-spark *arguments:
-    "{{ bin }}/pytest" -n logical -k unified tests/fakenvml tests/collector tests/query tests/gpuledger "$@"
+    "{{ bin }}/pytest" -n logical -k "answer or unified" tests/fakenvml tests/collector tests/query tests/mcp_server "$@"
 
 # Measure appending and asking, beside the marks
 [group('test')]
@@ -241,14 +241,15 @@ docker-build *arguments:
 # Run it: the host alone is recorded
 [group('docker')]
 docker-run:
-    docker run --detach --name "{{ container }}" --read-only --tmpfs /tmp \
-        --publish 127.0.0.1:9465:9465 --publish 127.0.0.1:9466:9466 "{{ image }}"
+    docker run --detach --name "{{ container }}" --read-only --tmpfs /tmp --network host --cap-drop ALL \
+        --security-opt no-new-privileges --stop-timeout 50 --volume gpuledger:/var/lib/gpuledger "{{ image }}"
 
 # Run it with all GPUs, and with sight of the processes on them
 [group('docker')]
 docker-run-gpu:
-    docker run --detach --name "{{ container }}" --read-only --tmpfs /tmp --gpus all --pid host \
-        --publish 127.0.0.1:9465:9465 --publish 127.0.0.1:9466:9466 "{{ image }}"
+    docker run --detach --name "{{ container }}" --read-only --tmpfs /tmp --network host --cap-drop ALL \
+        --security-opt no-new-privileges --stop-timeout 50 --volume gpuledger:/var/lib/gpuledger \
+        --gpus all --pid host "{{ image }}"
 
 # Stop it
 [group('docker')]
@@ -358,7 +359,7 @@ pre-release: check test rebuild
 
 # What prepares the files that a release publishes
 [group('release')]
-prepare-publish: check rebuild
+prepare-publish: check test-coverage rebuild
 
 # Commit and tag the version that the source states
 [group('release')]
