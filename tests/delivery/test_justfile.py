@@ -1,4 +1,4 @@
-"""Every recipe can be read, and each that needs neither root nor Docker nor the network is run, in a copy of the source."""
+"""Every recipe can be read; each that is quick and needs neither root, Docker nor the network is run, in a copy of the source."""
 
 import json
 import os
@@ -145,6 +145,20 @@ def test_tests_are_run_with_the_arguments_given(source):
     )
     assert "1 passed" in source.just("test", "-n0", "tests/test_one.py", "-k", "one and not two")
     assert "1 failed" in source.just("test", "-n0", "tests/test_one.py", "-k", "two", code=1)
+
+
+def test_code_is_judged_and_what_a_tool_can_mend_is_mended(source):
+    odd = source.folder / "store/odd.py"
+    odd.write_text('"""Odd."""\nimport os\nODD = ( 1,2 )\n')
+    assert "F401" in source.just("lint", code=1)
+    assert "store/odd.py" in source.just("format-check", code=1)
+    source.just("lint-fix")
+    source.just("format")
+    assert odd.read_text() == '"""Odd."""\n\nODD = (1, 2)\n'
+    source.just("lint")
+    source.just("format-check")
+    odd.write_text('"""Odd."""\n\nimport query.errors\n\nODD = query.errors\n')
+    assert "store.odd -> query.errors" in source.just("imports", code=1)
 
 
 def test_workflows_and_commits_are_judged(source):
