@@ -11,6 +11,7 @@ from pydantic import Field
 from mcp_server.answers import SQL_TOKENS_MAX, TOKENS_MAX, Answer, Number, Table, WindowAnswer
 from mcp_server.figures import json_value
 from mcp_server.tools.desk import Desk, Zone
+from query.asker import asker
 from query.capabilities import GpuCapabilities, capabilities
 from query.describe import SQL_EXAMPLES, describe_kind, describe_metrics
 from query.figures import significant
@@ -91,6 +92,7 @@ class DataTools:
             time_zone=zone_info(tz or self._desk.settings.time_zone).key,
             start_us=span.start_us if span else 0,
             end_us=span.end_us if span else END_OF_TIME_US,
+            cancelled=asker().has_left,
         )
         with self._desk.source.reader() as reader:
             looked_at = extent_answer(reader.extents(), now)

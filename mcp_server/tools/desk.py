@@ -18,6 +18,7 @@ from pydantic import Field
 
 from mcp_server.answers import CONCISE_TOKENS_MAX, TOKENS_MAX, Answer, result, try_text
 from mcp_server.repairing import corrected
+from query.asker import Asker, asked_by
 from query.local_source import LocalSource
 from query.windows import Window, resolve_window, zone_info
 from store.errors import GpuledgerError
@@ -100,19 +101,25 @@ def as_tool(
 ) -> Tool:
     """A function as a tool: its name, its docstring as description, its parameters, and `Answer` as its output.
 
-    It runs in a thread, and is let go of when the client cancels the call; a call that lasts says so every second. A
-    known problem becomes the sentence that the model is shown, with a call that works.
+    It runs in a thread, and is let go of when the client cancels the call: what it reads or asks of DuckDB is stopped.
+    A call that lasts says so every second. A known problem becomes the sentence that the model is shown, with a call
+    that works.
     """
 
     @functools.wraps(function)
     async def asked(ctx: Context[Any, Any], **arguments: Any) -> CallToolResult:
         given = {name: value for name, value in arguments.items() if value != defaults[name]}
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_tell_progress, ctx, progress_every_s)
-            answer = await anyio.to_thread.run_sync(
-                functools.partial(_answered, function, arguments), abandon_on_cancel=True
-            )
-            tasks.cancel_scope.cancel()
+        client = Asker()
+        asked_by(client)  # the thread takes this task's context with it
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_tell_progress, ctx, progress_every_s)
+                answer = await anyio.to_thread.run_sync(
+                    functools.partial(_answered, function, arguments), abandon_on_cancel=True
+                )
+                tasks.cancel_scope.cancel()
+        finally:
+            client.leave()
         if isinstance(answer, GpuledgerError):
             raise ToolError(spoken(function.__name__, given, answer)) from answer
         return answer
