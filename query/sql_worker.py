@@ -111,7 +111,10 @@ class Worker:
         rows_left, bytes_left = question["rows_max"], question["bytes_max"]
         (statement,) = connection.extract_statements(question["sql"])  # two could end the transaction
         reader = connection.sql(statement).to_arrow_reader(min(rows_left + 1, BATCH_ROWS_MAX))
-        with closing(_Sink(self._wire)) as sink, pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), reader.schema) as stream:
+        with (
+            closing(_Sink(self._wire)) as sink,
+            pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), reader.schema) as stream,
+        ):
             for batch in reader:
                 fitting = min(rows_left, batch.num_rows * bytes_left // max(bytes_left, batch.nbytes, 1))
                 sent = batch.slice(0, fitting)
