@@ -64,10 +64,9 @@ def test_the_process_for_sql_is_started_after_the_first_answer_and_ends_with_the
         command=sys.executable, args=["-P", "-m", "gpuledger", "mcp"], env=environment(own_ledger, tmp_path)
     )
 
-    async def started(server: psutil.Process) -> list[psutil.Process]:
-        with anyio.fail_after(60):
-            while not (children := server.children(recursive=True)):
-                await anyio.sleep(0.02)
+    def started(server: psutil.Process) -> list[psutil.Process]:
+        while not (children := server.children(recursive=True)):
+            os.sched_yield()
         return children
 
     async def converse():
@@ -78,7 +77,7 @@ def test_the_process_for_sql_is_started_after_the_first_answer_and_ends_with_the
             await client.list_tools()
             is_started_early = bool(server.children(recursive=True))
             await client.call_tool("live_state", {})
-            first = await started(server)
+            first = await anyio.to_thread.run_sync(started, server)
             answer = await client.call_tool("run_sql", {"sql": "select 42 as n"})
             return is_started_early, first, server.children(recursive=True), answer.structured_content["table"]["rows"]
 
