@@ -17,19 +17,29 @@ from prometheus_client.registry import Collector
 from collector.ingest.tally import Tally
 from collector.probe import Condition
 from collector.sampler import Latest
-from store.derivations import PrometheusFamily, prometheus_families
+from store.derivations import GPU_INFO, GPU_INFO_LABELS, PrometheusFamily, prometheus_families, prometheus_labels
+from store.errors import GpuledgerError
 from store.events import KINDS, Event, Field
 
-_LABELS: Mapping[str, Mapping[str, str]] = {
-    "gpu_sample": {"gpu": "gpu_index", "uuid": "gpu_uuid"},
-    "system_sample": {},
-    "device_sample": {"type": "device_type", "device": "device"},
-    "server_sample": {"server": "server_address", "model": "model", "engine": "engine"},
-}
-"""Sample kinds that are exposed, and the columns behind their labels."""
+_KINDS = ("gpu_sample", "system_sample", "device_sample", "server_sample")
+"""Sample kinds that are exposed."""
 
 _UP = (Condition.ANSWERS, Condition.PAUSED)
-_INFO_LABELS = ("name", "source", "driver_version", "memory_kind")
+
+
+@dataclass(frozen=True, slots=True)
+class UpkeepFigures:
+    """The children that seal, compact and retain, since the start of this process.
+
+    Args:
+        runs: How many ended.
+        failures: How many of them failed, or could not be started.
+        seconds: How long those that ended took, as the ticks saw them.
+    """
+
+    runs: int = 0
+    failures: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +49,14 @@ class LedgerFigures:
     Args:
         quarantined_files: How many files were set aside.
         free_bytes: Bytes left on its file system.
+        size_bytes: Bytes that the ledger itself takes.
+        upkeep: What its upkeep did.
     """
 
     quarantined_files: Callable[[], int]
     free_bytes: Callable[[], int]
+    size_bytes: Callable[[], int]
+    upkeep: Callable[[], UpkeepFigures]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +104,11 @@ class LiveCollector(Collector):
             yield from _of_ledger(self._ledger)
         if self._received:
             yield from _of_intake(self._received.tally)
+        yield from _xids(latest)
         if self._is_fresh():
             yield from _info(latest)
-            for kind, labels in _LABELS.items():
+            for kind in _KINDS:
+                labels = prometheus_labels(KINDS[kind])
                 rows = _newest(self._seen(kind, latest), kind, labels.values())
                 for family in prometheus_families(KINDS[kind]):
                     yield from _filled(family, labels, rows)
@@ -120,6 +136,15 @@ class LiveCollector(Collector):
             "Events given up because the ledger took none for too long.",
             latest.dropped_events,
         )
+        yield CounterMetricFamily(
+            "dgx_collector_reading_seconds", "Time that ticks took to read every probe.", latest.reading_s
+        )
+        yield CounterMetricFamily(
+            "dgx_collector_append_seconds", "Time that ticks took to append their events.", latest.append_s
+        )
+        yield GaugeMetricFamily(
+            "dgx_collector_lag_seconds", "How much after it was due the newest tick began.", latest.late_s
+        )
         up = GaugeMetricFamily(
             "dgx_collector_probe_up", "Whether a probe answers, also that it is paused.", labels=["probe"]
         )
@@ -138,6 +163,21 @@ class LiveCollector(Collector):
             )
 
 
+def _xids(latest: Latest) -> Iterable[Metric]:
+    """When each last was is what an alert asks for: of a counter's first value there is no increase."""
+    labels = ["gpu", "uuid", "xid"]
+    errors = CounterMetricFamily(
+        "dgx_gpu_xid_errors", "Xids the driver told of since the collector began.", labels=labels
+    )
+    last = GaugeMetricFamily(
+        "dgx_gpu_xid_last_timestamp_seconds", "When the driver last told of an Xid.", labels=labels
+    )
+    for of, xid in latest.xids.items():
+        errors.add_metric(of, xid.count)
+        last.add_metric(of, xid.last_us / 1e6)
+    yield from (family for family in (errors, last) if family.samples)
+
+
 def _newest(seen: Iterable[Event], kind: str, identity: Collection[str]) -> list[Event]:
     """The rows of a kind; of one that came late and the one of the tick itself, the second."""
     rows = (event for event in seen if event.kind == kind)
@@ -148,10 +188,15 @@ def _of_ledger(ledger: LedgerFigures) -> Iterable[Metric]:
     told = (
         ("dgx_ledger_quarantined_files", "Files that could not be read and were set aside.", ledger.quarantined_files),
         ("dgx_ledger_free_bytes", "Bytes left on the ledger's file system.", ledger.free_bytes),
+        ("dgx_ledger_size_bytes", "Bytes that the ledger takes: segments, rollups and head.", ledger.size_bytes),
     )
     for name, meaning, figure in told:
-        with suppress(OSError):  # absent, as every value that cannot be had
+        with suppress(OSError, GpuledgerError):  # absent, as every value that cannot be had
             yield GaugeMetricFamily(name, meaning, figure())
+    upkeep = ledger.upkeep()
+    yield CounterMetricFamily("dgx_ledger_upkeep_runs", "Sealings, with what else was due, that ended.", upkeep.runs)
+    yield CounterMetricFamily("dgx_ledger_upkeep_failures", "Those that failed; they are tried again.", upkeep.failures)
+    yield CounterMetricFamily("dgx_ledger_upkeep_seconds", "Time that they took.", upkeep.seconds)
 
 
 def _of_intake(tally: Tally) -> Iterable[Metric]:
@@ -173,10 +218,10 @@ def _of_intake(tally: Tally) -> Iterable[Metric]:
 
 
 def _info(latest: Latest) -> Iterable[Metric]:
-    info = GaugeMetricFamily("dgx_gpu_info", "What each GPU is.", labels=["gpu", "uuid", *_INFO_LABELS])
+    info = GaugeMetricFamily(GPU_INFO, "What each GPU is.", labels=["gpu", "uuid", *GPU_INFO_LABELS])
     for uuid, values in latest.inventory.items():
         if uuid:
-            words = [str(values.get(label) or "") for label in _INFO_LABELS]
+            words = [str(values.get(label) or "") for label in GPU_INFO_LABELS]
             info.add_metric([str(values["gpu_index"]), uuid, *words], 1)
     if info.samples:
         yield info
@@ -208,9 +253,10 @@ def _values(column: Field, value: Any) -> Iterable[tuple[tuple[str, ...], float]
         yield (), float(value)
 
 
-def expose(collector: LiveCollector, accept: str) -> tuple[bytes, str]:
+def expose(*collectors: Collector, accept: str) -> tuple[bytes, str]:
     """The body and content type of one scrape; text or OpenMetrics, as the scraper's Accept header asks."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(collector)
+    for collector in collectors:
+        registry.register(collector)
     encode, content_type = choose_encoder(accept)
     return encode(registry), content_type

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from collector.clock import Clock, Now
+from collector.holding import SlowReadings
 from collector.keeping import Keeper
 from collector.probe import Condition, Probe
 from store.errors import LedgerUnusableError
@@ -30,12 +31,20 @@ class Appender(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class XidCount:
+    """One Xid code of one GPU since this process began: how often, and when the last time, microseconds UTC."""
+
+    count: int
+    last_us: int
+
+
+@dataclass(frozen=True, slots=True)
 class Latest:
     """The state after the newest tick, replaced as a whole so that any thread may read it.
 
     Args:
         now: When the tick began; None before the first.
-        events: What the probes said in it.
+        events: What the probes said in it, each with the slower readings of before that still stand.
         devices: The newest rows of the host's devices, which are not read at every tick; none once they are stale.
         inventory: The newest description of each thing that was described, by its GPU's UUID ("" for the host).
         ticks: Ticks taken since the start.
@@ -44,6 +53,10 @@ class Latest:
         dropped_events: Events given up because the ledger took none for too long.
         problem: Why the newest events are not in the ledger; None when they are.
         conditions: How each probe was at the newest tick, by its name.
+        xids: What the driver told of each GPU, by its index, UUID and the code.
+        late_s: How much after it was due the newest tick began.
+        reading_s: Time that all ticks so far took until their events were to be appended.
+        append_s: Time that all appends so far took.
     """
 
     now: Now | None = None
@@ -56,6 +69,10 @@ class Latest:
     dropped_events: int = 0
     problem: str | None = None
     conditions: Mapping[str, Condition] = field(default_factory=dict)
+    xids: Mapping[tuple[str, str, str], XidCount] = field(default_factory=dict)
+    late_s: float = 0.0
+    reading_s: float = 0.0
+    append_s: float = 0.0
 
 
 class Sampler:
@@ -95,6 +112,7 @@ class Sampler:
         self._after_tick = after_tick
         self._recorded_by = {"details": {"settings": dict(settings)}} if settings else {}
         self._keeper = Keeper(space)
+        self._slow = SlowReadings()
         self._failing_probes: set[str] = set()
         self._statuses: dict[str, str] = {}
         self._conditions: dict[str, Condition] = {}
@@ -109,7 +127,7 @@ class Sampler:
         while not stop.is_set():
             now = self._clock.now()
             missed = int((now.monotonic_s - due_s) / self.interval_s)
-            self.tick(now, missed)
+            self.tick(now, missed, late_s=now.monotonic_s - due_s - missed * self.interval_s)
             self._after_tick(now)
             due_s += (missed + 1) * self.interval_s
             self._clock.wait_until(due_s, stop)
@@ -117,18 +135,19 @@ class Sampler:
         for probe in self.probes:
             probe.close()
 
-    def tick(self, now: Now, missed: int = 0) -> None:
+    def tick(self, now: Now, missed: int = 0, *, late_s: float = 0.0) -> None:
         """Read every probe and append what they say."""
         seen = [self._signed(event) for probe in self.probes for event in self._read(probe, now)]
         told = self._what_the_clocks_tell(now, missed)
         if (of_space := self._keeper.look(now)) is not None:
             told.append(Event("ledger_event", now.wall_us, {**self._identity, **of_space}))
+        read_s = self._clock.now().monotonic_s
         failure = self._append([*told, *seen])
-        latest = self.latest
+        latest, appended_s = self.latest, self._clock.now().monotonic_s
         self.latest = replace(
             latest,
             now=now,
-            events=seen,
+            events=self._slow.completed(seen),
             devices=_devices(seen) or tuple(row for row in latest.devices if _stands(row, now)),
             inventory={**latest.inventory, **_described(seen)},
             ticks=latest.ticks + 1,
@@ -136,6 +155,10 @@ class Sampler:
             append_failures=latest.append_failures + (failure is not None),
             problem=failure,
             conditions=dict(self._conditions),
+            xids=_xids(latest.xids, seen),
+            late_s=late_s,
+            reading_s=latest.reading_s + max(0.0, read_s - now.monotonic_s),
+            append_s=latest.append_s + (appended_s - read_s),
         )
 
     def _read(self, probe: Probe, now: Now) -> Sequence[Event]:
@@ -208,6 +231,17 @@ def _span(before: Now, now: Now) -> dict[str, Any]:
         "ended_at": now.wall_us,
         "duration_seconds": now.boottime_s - before.boottime_s,
     }
+
+
+def _xids(before: Mapping[Any, XidCount], events: Sequence[Event]) -> Mapping[tuple[str, str, str], XidCount]:
+    counts = dict(before)
+    for event in events:
+        values = event.values
+        if event.kind == "gpu_event" and values.get("event") == "xid":
+            index = values.get("gpu_index")
+            of = ("" if index is None else str(index), values.get("gpu_uuid") or "", str(values.get("xid")))
+            counts[of] = XidCount(counts[of].count + 1 if of in counts else 1, event.observed_at_us)
+    return counts
 
 
 def _devices(events: Sequence[Event]) -> Sequence[Event]:

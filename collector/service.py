@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from starlette.routing import Route
 
 from collector.beginning import adoption_command, begin_recording
 from collector.clock import Clock, Now, SystemClock
+from collector.dcgm import DcgmCollector
 from collector.demo import DemoProbe
-from collector.exposition import LedgerFigures, LiveCollector, Received, expose
+from collector.exposition import LedgerFigures, LiveCollector, Received, UpkeepFigures, expose
 from collector.gpu.driver_library import LIBRARY
 from collector.gpu.probe import GpuProbe
 from collector.guarded import GuardedProbe
@@ -42,6 +44,7 @@ from collector.scraping.probe import ScrapeProbe, ScrapeTarget
 from store.events import stale_after_s
 from store.ledger import Ledger
 from store.quarantine import here_and_now, quarantined_count
+from store.snapshot import LedgerReader
 from store.space import SpaceLimits, SpaceWatch, free_bytes
 from store.tokens import token_in
 from store.upkeep_settings import UpkeepSettings
@@ -69,6 +72,7 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True):
     read_only_space_bytes: int = SpaceLimits().read_only_bytes
     upkeep: UpkeepSettings = UpkeepSettings()
     scrape: tuple[ScrapeTarget, ...] = ()
+    dcgm: bool = False
 
     def recorded_by(self) -> dict[str, Any]:
         """What decides how the recording looks, for its start event; no folder, address or token among it."""
@@ -97,6 +101,7 @@ class Sealer:
         self._command = [sys.executable, "-P", "-m", "store", str(folder), "--settings", told]
         self._interval_s = interval_s
         self._started_s: float | None = None
+        self.figures = UpkeepFigures()
         self._child: subprocess.Popen[bytes] | None = None
 
     def look(self, now: Now) -> None:
@@ -109,10 +114,8 @@ class Sealer:
                 logger.error("sealing took more than %.0f s and was ended", SEAL_TIME_LIMIT_S)
                 self._child.kill()
             return
-        if self._child and self._child.returncode:
-            logger.error(
-                "sealing failed with exit code %d; nothing is lost, and it is tried again", self._child.returncode
-            )
+        if self._child:
+            self._reap(self._child, running_s)
         self._child = None
         if running_s >= self._interval_s or self._first:
             self._started_s = now.monotonic_s
@@ -120,7 +123,14 @@ class Sealer:
             try:
                 self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603 - our own module
             except OSError as error:  # no process or memory left: recording goes on, the tail is kept
+                self.figures = replace(self.figures, failures=self.figures.failures + 1)
                 logger.error("sealing could not be started (%s); it is tried again", error)  # noqa: TRY400
+
+    def _reap(self, child: "subprocess.Popen[bytes]", took_s: float) -> None:
+        before, has_failed = self.figures, bool(child.returncode)
+        self.figures = UpkeepFigures(before.runs + 1, before.failures + has_failed, before.seconds + took_s)
+        if has_failed:
+            logger.error("sealing failed with exit code %d; nothing is lost, and it is tried again", child.returncode)
 
     def close(self) -> None:
         """Let a running child finish; killing it would lose nothing but its work."""
@@ -182,11 +192,30 @@ class Health:
         return JSONResponse(body, status_code=503 if problem else 200)
 
 
-def http_face(health: Health, metrics: LiveCollector, ingest: Sequence[Route] = ()) -> Starlette:
+@dataclass(frozen=True, slots=True)
+class Exposed:
+    """What /metrics exposes.
+
+    Args:
+        live: Our own families.
+        dcgm: Those of dcgm-exporter.
+        is_dcgm_usual: Whether they come with every scrape, not only with `?set=dcgm`.
+    """
+
+    live: LiveCollector
+    dcgm: DcgmCollector
+    is_dcgm_usual: bool = False
+
+    def scraped(self, accept: str, sets: Sequence[str]) -> tuple[bytes, str]:
+        more = [self.dcgm] if self.is_dcgm_usual or "dcgm" in sets else []
+        return expose(self.live, *more, accept=accept)
+
+
+def http_face(health: Health, metrics: Exposed, ingest: Sequence[Route] = ()) -> Starlette:
     """The collector's HTTP face: /metrics, /healthz, /readyz, and what takes events in."""
 
     async def serve_metrics(request: Request) -> Response:
-        body, content_type = expose(metrics, request.headers.get("accept", ""))
+        body, content_type = metrics.scraped(request.headers.get("accept", ""), request.query_params.getlist("set"))
         return Response(body, headers={"content-type": content_type})
 
     async def healthz(_: Request) -> Response:
@@ -235,13 +264,8 @@ def run(settings: CollectorSettings) -> int:
         space=SpaceWatch(limits, lambda: free_bytes(folder)),
     )
     health = Health(sampler, clock)
-    metrics = LiveCollector(
-        lambda: sampler.latest,
-        lambda: health.stopped_because() is None,
-        settings.version,
-        LedgerFigures(lambda: quarantined_count(folder), lambda: free_bytes(folder)),
-        Received(tally, lambda: servers.standing(clock.now().wall_us)),
-    )
+    received = Received(tally, lambda: servers.standing(clock.now().wall_us))
+    metrics = _exposed(settings, folder, sampler, health, sealer, received)
 
     def end(*_: object) -> None:
         told_to_end.set()
@@ -270,6 +294,23 @@ def run(settings: CollectorSettings) -> int:
     if renewal.is_wanted and has_ended and not failures and not told_to_end.is_set():
         become_anew()
     return 1 if failures else 0
+
+
+def _exposed(
+    settings: CollectorSettings, folder: Path, sampler: Sampler, health: Health, sealer: Sealer, received: Received
+) -> Exposed:
+    def is_fresh() -> bool:
+        return health.stopped_because() is None
+
+    def size_bytes() -> int:
+        with LedgerReader(folder) as reader:
+            return reader.size_bytes
+
+    figures = LedgerFigures(
+        lambda: quarantined_count(folder), lambda: free_bytes(folder), size_bytes, lambda: sealer.figures
+    )
+    live = LiveCollector(lambda: sampler.latest, is_fresh, settings.version, figures, received)
+    return Exposed(live, DcgmCollector(lambda: sampler.latest, is_fresh, socket.gethostname()), settings.dcgm)
 
 
 def _probes(settings: CollectorSettings, folder: Path, clock: Clock, renewal: Renewal) -> list[Probe]:

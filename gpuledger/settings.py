@@ -62,6 +62,14 @@ class CollectorSection(_Section):
     replay_loop: bool = Field(default=False, description="Begin a recording anew when it is over.")
 
 
+class MetricsSection(_Section):
+    """What /metrics exposes beside our own families."""
+
+    dcgm: bool = Field(
+        default=False, description="The families of NVIDIA's dcgm-exporter, too; else only at /metrics?set=dcgm."
+    )
+
+
 class McpSection(_Section):
     """Where the MCP server listens when it serves HTTP, and whom it answers there."""
 
@@ -206,6 +214,7 @@ class Settings(BaseSettings):
         default="info", description="What is logged to stderr."
     )
     collector: CollectorSection = CollectorSection()
+    metrics: MetricsSection = MetricsSection()
     mcp: McpSection = McpSection()
     query: QuerySection = QuerySection()
     retention: RetentionSection = RetentionSection()

@@ -64,6 +64,7 @@ def collector_command(settings: Settings) -> list[str]:
         "log_level": settings.log_level,
         "version": __version__,
         **settings.collector.model_dump(),
+        "dcgm": settings.metrics.dcgm,
         "upkeep": upkeep_settings(settings),
         "scrape": [one.model_dump(mode="json") for one in settings.scrape],
     }

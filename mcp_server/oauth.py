@@ -6,6 +6,7 @@ a JWT that the issuer signed (its keys are fetched as its own metadata says), me
 
 import json
 import urllib.request
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +14,12 @@ import anyio
 import jwt
 from mcp.server.auth.provider import AccessToken, TokenVerifier
 from mcp.server.auth.settings import AuthSettings
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from store.errors import UsageError
+
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 FETCH_TIME_LIMIT_S = 10.0
 # Signatures that need the issuer's private key: with HS256 the public key would be the secret.
@@ -81,6 +86,21 @@ class IssuerTokens(TokenVerifier):
             subject=str(claims["sub"]),
             claims=claims,
         )
+
+    def asked_for(self, endpoint: Endpoint) -> Endpoint:
+        """The endpoint for those who show such a token, with every scope that is required."""
+
+        async def answer(request: Request) -> Response:
+            scheme, _, token = request.headers.get("authorization", "").partition(" ")
+            shown = await self.verify_token(token) if scheme.lower() == "bearer" else None
+            if shown is None:
+                sentence = f"a token of {self._settings.issuer} for {self._settings.audience} is required"
+                return JSONResponse({"error": sentence}, 401, {"WWW-Authenticate": "Bearer"})
+            if missing := set(self._settings.scopes) - set(shown.scopes):
+                return JSONResponse({"error": f"the token lacks the scope {min(missing)}"}, 403)
+            return await endpoint(request)
+
+        return answer
 
     def _claims(self, token: str) -> dict[str, Any]:
         if self._keys is None:

@@ -2,6 +2,7 @@
 
 import signal
 import socket
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import anyio
 import uvicorn
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from collector.request_log import RequestLog
@@ -36,13 +38,16 @@ def serve_stdio(settings: ServerSettings) -> None:
         log.close()
 
 
-def serve_http(settings: ServerSettings, http: HttpSettings, listener: socket.socket) -> None:
+def serve_http(
+    settings: ServerSettings, http: HttpSettings, listener: socket.socket, beside: Sequence[Route] = ()
+) -> None:
     """Serve any number of clients over streamable HTTP at /mcp until SIGTERM.
 
     Args:
         settings: As for `make_server`.
         http: Who may ask.
         listener: A socket that listens at `http.host`.
+        beside: What else is answered there, to those who may ask.
 
     Raises:
         UsageError: The issuer or the audience is no address.
@@ -50,7 +55,7 @@ def serve_http(settings: ServerSettings, http: HttpSettings, listener: socket.so
     """
     token = ledger_token(settings.folder) if http.auth == "token" else None
     log = _request_log(settings)
-    app = http_app(settings, http, log, port=listener.getsockname()[1], token=token)
+    app = http_app(settings, http, log, port=listener.getsockname()[1], token=token, beside=beside)
     server = uvicorn.Server(
         uvicorn.Config(
             app,
@@ -84,22 +89,27 @@ def ledger_token(folder: Path) -> str:
 
 
 def http_app(
-    settings: ServerSettings, http: HttpSettings, log: RequestLog | None, *, port: int, token: str | None
+    settings: ServerSettings,
+    http: HttpSettings,
+    log: RequestLog | None,
+    *,
+    port: int,
+    token: str | None,
+    beside: Sequence[Route] = (),
 ) -> ASGIApp:
-    """The server's HTTP face: /mcp for those who may ask, /healthz for everybody."""
+    """The server's HTTP face: /mcp and what is beside it for those who may ask, /healthz for everybody."""
 
     async def healthz(_: Request) -> Response:
         problem = await anyio.to_thread.run_sync(_ledger_problem, settings.folder)
         return JSONResponse({"status": "unavailable" if problem else "ok", "reason": problem}, 503 if problem else 200)
 
     issuer = http.oauth if http.auth == "oauth" else None
-    server = make_server(
-        settings,
-        log,
-        auth=issuer.resource_server() if issuer else None,
-        token_verifier=IssuerTokens(issuer) if issuer else None,
-    )
+    tokens = IssuerTokens(issuer) if issuer else None
+    server = make_server(settings, log, auth=issuer.resource_server() if issuer else None, token_verifier=tokens)
     server.custom_route(HEALTH_PATH, methods=["GET"])(healthz)
+    for route in beside:  # the SDK asks for the issuer's tokens at /mcp alone
+        endpoint = tokens.asked_for(route.endpoint) if tokens else route.endpoint
+        server.custom_route(route.path, methods=sorted(route.methods or ["GET"]))(endpoint)
     app = server.streamable_http_app(
         transport_security=http.security(port), max_request_body_size=http.body_bytes_max, host=http.host
     )

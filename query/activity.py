@@ -9,6 +9,7 @@ tiny kernels, a GPU that waits in a spinning kernel, and a batch size of one.
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from query.analysis import Analysis
 from query.engine import Source, in_window, sql_text
 from query.prices import Bill, Prices, bill
 from query.windows import Window
@@ -57,23 +58,16 @@ class GpuActivity:
 
 
 @dataclass(frozen=True, slots=True)
-class Activity:
+class Activity(Analysis):
     """How busy GPUs were, and how full.
 
     Args:
-        window: The window that was asked for, resolved.
         coverage: Which share of it the GPUs' samples stand for; their mean.
         n: How many GPUs there are.
         method: How it was judged.
-        limits: What it cannot say.
         gpus: Each GPU, the one that was empty longest first.
     """
 
-    window: Window
-    coverage: float
-    n: int
-    method: str
-    limits: tuple[str, ...]
     gpus: tuple[GpuActivity, ...]
 
 

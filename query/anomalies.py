@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
+from query.analysis import Analysis
 from query.catalogue import find_metric
 from query.engine import Source
 from query.history import Calendar, History, SeriesHistory, joined_window, read_history, runs, window_between
@@ -85,30 +86,23 @@ class JudgedSeries:
 
 
 @dataclass(frozen=True, slots=True)
-class Anomalies:
+class Anomalies(Analysis):
     """The anomalies of a window.
 
     Args:
-        window: The window that was asked for, resolved.
         past: The days that it was compared with.
         coverage: Share of the window's steps that were recorded, the mean over the series.
         n: Steps that were judged, all series together.
         step_s: Width of a step.
         threshold: The score from which on a step is an anomaly.
         method: How it was judged.
-        limits: What it cannot say.
         judged: What of each series could be judged.
         spells: The anomalies, the furthest from what is usual first.
     """
 
-    window: Window
     past: Window
-    coverage: float
-    n: int
     step_s: int
     threshold: float
-    method: str
-    limits: tuple[str, ...]
     judged: tuple[JudgedSeries, ...]
     spells: tuple[Spell, ...]
 

@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from query.analysis import Analysis
 from query.catalogue import Metric, find_metric
 from query.comparison import Comparison, Gathered, step_of
 from query.engine import Source, in_window, sql_text
@@ -69,23 +70,16 @@ class ChangeEffect:
 
 
 @dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(Analysis):
     """The changes of a window, and what was different after each.
 
     Args:
-        window: The window that was asked for, resolved.
         coverage: Share of the compared times that was recorded, the mean over the changes; 0 where nothing was.
         n: How many changes there were.
         method: How the sides were compared.
-        limits: What it cannot say.
         effects: The newest change first.
     """
 
-    window: Window
-    coverage: float
-    n: int
-    method: str
-    limits: tuple[str, ...]
     effects: tuple[ChangeEffect, ...]
 
 

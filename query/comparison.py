@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from query.analysis import Analysis
 from query.catalogue import Metric, find_metric, metrics
 from query.effect_size import EffectSize, Strength, effect_size
 from query.engine import Source, in_window, sql_text
@@ -50,7 +51,7 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(Analysis):
     """What is different between two windows.
 
     Args:
@@ -59,19 +60,12 @@ class Comparison:
         coverage: The less of the two shares that were recorded, the mean over the series.
         n: Series that were compared.
         step_s: Width of the steps whose means were compared.
-        method: How.
-        limits: What it cannot say.
         differences: The most certain first; one for each series that was compared.
         only_before, only_after: Series that one window alone has, as `metric label`.
     """
 
-    window: Window
     reference: Window
-    coverage: float
-    n: int
     step_s: int
-    method: str
-    limits: tuple[str, ...]
     differences: tuple[Difference, ...]
     only_before: tuple[str, ...]
     only_after: tuple[str, ...]

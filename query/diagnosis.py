@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from query.analysis import Analysis
 from query.baselines import BASELINE_MIN, LOOK_BACK_US, Baseline, Key, faster_before, read_like
 from query.causes import NEAR_US, Cause, Moment, Scene, causes_of, decode_s, prefill_s
 from query.engine import Source, in_window, sql_text
@@ -57,7 +58,7 @@ class Phase:
 
 
 @dataclass(frozen=True, slots=True)
-class Diagnosis:
+class Diagnosis(Analysis):
     """What went on while a request ran.
 
     Args:
@@ -66,7 +67,6 @@ class Diagnosis:
         coverage: Share of that time that lies near a sample of the GPUs and of the host.
         n: How many requests the baseline has.
         method: How it was compared.
-        limits: What it cannot say.
         duration_seconds: How long it took.
         expected_seconds: What its token counts, or its kind, explain; None where too few are like it.
         is_slow: Whether it took clearly longer; None where that is not known.
@@ -75,11 +75,6 @@ class Diagnosis:
     """
 
     seq: int
-    window: Window
-    coverage: float
-    n: int
-    method: str
-    limits: tuple[str, ...]
     duration_seconds: float
     expected_seconds: float | None
     is_slow: bool | None
@@ -88,15 +83,12 @@ class Diagnosis:
 
 
 @dataclass(frozen=True, slots=True)
-class WindowDiagnosis:
+class WindowDiagnosis(Analysis):
     """What went on in a window.
 
     Args:
-        window: The window that was asked for, resolved.
         coverage: Share of it in which the collector was recording.
         n: How many fast requests, or pieces of the time before, it was compared with.
-        method: How.
-        limits: What it cannot say.
         request_count: How many requests that ended well in it could be judged; 0 where there was none at all.
         slow_count: How many of them took longer than their tokens explain.
         slowdown_ratio: What they took altogether, as a multiple of what was expected; None without requests.
@@ -104,11 +96,6 @@ class WindowDiagnosis:
         causes: What stands out, the largest effect first; effects are sums over what was looked at.
     """
 
-    window: Window
-    coverage: float
-    n: int
-    method: str
-    limits: tuple[str, ...]
     request_count: int
     slow_count: int
     slowdown_ratio: float | None
@@ -203,26 +190,27 @@ def _find(source: Source, request: str, now: datetime) -> dict[str, Any]:
 
 
 def _backwards(now_us: int) -> Iterator[Interval]:
-    """A day, the two before, the four before these and so on; first of all what is dated later than now."""
-    yield now_us, 2**53
-    length_us = DAY_US
-    while now_us > 0:
-        yield max(now_us - length_us, 0), now_us
-        now_us, length_us = now_us - length_us, 2 * length_us
+    """The last day and what is dated later than now, and then all before: mostly it is a new one that is asked for."""
+    yield now_us - DAY_US, 2**53
+    yield 0, now_us - DAY_US
+
+
+NAMES = ("event_id", "source_event_id", "trace_id")
 
 
 def _read_one(source: Source, request: str, span: Interval, *, by_seq: bool) -> list[dict[str, Any]]:
     with source.engine(["request"], start_us=span[0], end_us=span[1]) as engine:
-        name = engine.parameter("name", "text")
-        by_name = f"(event_id = {name} or source_event_id = {name} or trace_id = {name})"
-        text = sql_text("one_request").format(
-            relation=requests_with_model(engine),
-            in_window=in_window(engine),
-            filter=f"seq = {engine.parameter('seq', 'int')}" if by_seq else by_name,
+        columns = ("seq",) if by_seq else NAMES
+        name = engine.parameter("name", "int" if by_seq else "text")
+        # one column a scan: an "or" of them would not ask the files' Bloom filters
+        text = " union all ".join(
+            sql_text("requests_named").format(
+                relation=requests_with_model(engine), in_window=in_window(engine), column=column, name=name
+            )
+            for column in columns
         )
-        named: dict[str, Any] = {"seq": int(request)} if by_seq else {"name": request}
-        rows: list[dict[str, Any]] = engine.query(text, start=span[0], end=span[1], **named).to_pylist()
-    return rows
+        found = engine.query(text, start=span[0], end=span[1], name=int(request) if by_seq else request)
+    return sorted(found.to_pylist(), key=lambda row: -row["seq"])
 
 
 def _phases(row: dict[str, Any], usual: Sequence[Moment]) -> Iterator[Phase]:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from query.analysis import Analysis
 from query.columns import coded
 from query.energy_reading import Basis, GpuMeter, Requests, ToldBy, read_meters, read_requests
 from query.energy_sharing import Shares, share_out
@@ -118,15 +119,13 @@ class RequestEnergy:
 
 
 @dataclass(frozen=True, slots=True)
-class EnergySummary:
+class EnergySummary(Analysis):
     """What requests cost in energy.
 
     Args:
-        window: The window that was asked for, resolved.
         coverage: For which share of it the energy of the GPUs is known; their mean.
         n: How many requests finished in it.
         method: How the energy was found.
-        limits: What it cannot say.
         by: By what the requests are grouped.
         joules: Of all GPUs; the sum of the next two.
         attributed_joules: While requests ran.
@@ -137,11 +136,6 @@ class EnergySummary:
         requests: The requests that used most.
     """
 
-    window: Window
-    coverage: float
-    n: int
-    method: str
-    limits: tuple[str, ...]
     by: tuple[str, ...]
     joules: float
     attributed_joules: float

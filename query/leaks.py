@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from query.analysis import Analysis
 from query.engine import Engine, Source, in_window, sql_text
 from query.recorded import recorded_seconds, recorded_share
 from query.windows import Window
@@ -72,23 +73,15 @@ class ProcessMemory:
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryLeaks:
+class MemoryLeaks(Analysis):
     """Which processes leak.
 
     Args:
-        window: The window that was asked for, resolved.
-        coverage: Which share of it was recorded.
         n: How many processes were looked at.
         method: How it was judged.
-        limits: What it cannot say.
         processes: All of them: leaks first, the steepest of them first.
     """
 
-    window: Window
-    coverage: float
-    n: int
-    method: str
-    limits: tuple[str, ...]
     processes: tuple[ProcessMemory, ...]
 
 

@@ -12,7 +12,7 @@ from query.column_cache import ColumnCache
 from query.confinement import landlock_version
 from query.engine import ALL_COLUMNS
 from query.newest_rows import END_US, NewestQuestion, NewestRows, Row
-from query.trend_reading import TrendQuestion, TrendReading, read_trend
+from query.trend_reading import TrendPieces, TrendQuestion, TrendReading, read_pieces, read_trend
 from store.snapshot import END_OF_TIME_US, KindSnapshot, LedgerReader
 
 if TYPE_CHECKING:
@@ -85,6 +85,10 @@ class LocalSource:
             with self.engine((question.kind,), start_us=question.start_us) as engine:
                 return question.ask(engine)
         return [row for row in rows if row["observed_at"].timestamp() * 1e6 >= question.start_us]
+
+    def pieces(self, question: TrendQuestion) -> TrendPieces | None:
+        """The events and the cells of one field themselves; None where they are more than is held in memory."""
+        return read_pieces(self.folder, self._columns, self._left_out, question)
 
     def reading(self, kinds: Iterable[str], *, start_us: int = 0, end_us: int = END_OF_TIME_US) -> "Reading":
         """What one question sees of some kinds."""

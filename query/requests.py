@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from query.analysis import Analysis
 from query.engine import Engine, Source, in_window, sql_text
 from query.errors import GroupingError
 from query.recorded import recorded_share
@@ -91,7 +92,7 @@ class RequestGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class RequestSummary:
+class RequestSummary(Analysis):
     """Requests by group.
 
     Args:
@@ -100,18 +101,12 @@ class RequestSummary:
         n: How many requests there were.
         resolution: From what it was answered; see `query.resolutions`.
         method: The same in words.
-        limits: What it cannot say.
         by: By what the requests are grouped.
         step_s: Width of a step; None where it is one.
         groups: Those there are, in order of their names and then of time.
     """
 
-    window: Window
-    coverage: float
-    n: int
     resolution: Resolution
-    method: str
-    limits: tuple[str, ...]
     by: tuple[str, ...]
     step_s: int | None
     groups: tuple[RequestGroup, ...]

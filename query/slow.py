@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from query.analysis import Analysis
 from query.duration_ranks import Durations, Ranked, furthest_beyond, read_durations
 from query.engine import Engine, Source, in_window, sql_text
 from query.errors import GroupingError
@@ -98,7 +99,7 @@ class SlowRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class SlowRequests:
+class SlowRequests(Analysis):
     """The slow requests of a window.
 
     Args:
@@ -107,17 +108,11 @@ class SlowRequests:
         n: How many requests there were.
         slow_count: How many of them are slow by the rule.
         method: The rule in words.
-        limits: What it cannot say.
         judged: By what each operation and model was judged.
         requests: The furthest beyond what was expected, in that order.
     """
 
-    window: Window
-    coverage: float
-    n: int
     slow_count: int
-    method: str
-    limits: tuple[str, ...]
     judged: tuple[JudgedGroup, ...]
     requests: tuple[SlowRequest, ...]
 

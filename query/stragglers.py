@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from query.analysis import Analysis
 from query.engine import Engine, Source, in_window, sql_text
 from query.recorded import recorded_seconds, recorded_share
 from query.robust_line import MAD_TO_SIGMA
@@ -114,23 +115,14 @@ class PeerGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class Stragglers:
+class Stragglers(Analysis):
     """Which GPUs lag behind their peers.
 
     Args:
-        window: The window that was asked for, resolved.
-        coverage: Which share of it was recorded.
         n: How many GPUs were compared.
-        method: How.
-        limits: What it cannot say.
         groups: All groups of GPUs.
     """
 
-    window: Window
-    coverage: float
-    n: int
-    method: str
-    limits: tuple[str, ...]
     groups: tuple[PeerGroup, ...]
 
     @property

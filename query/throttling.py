@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from query.analysis import Analysis
 from query.engine import Source, in_window, sql_text
 from query.trends import trend
 from query.windows import Window
@@ -90,23 +91,16 @@ class GpuThrottling:
 
 
 @dataclass(frozen=True, slots=True)
-class Throttling:
+class Throttling(Analysis):
     """What held the GPUs down.
 
     Args:
-        window: The window that was asked for, resolved.
         coverage: Which share of it the GPUs' samples stand for; their mean.
         n: How many GPUs there are.
         method: How it was found.
-        limits: What it cannot say.
         gpus: Each GPU, in the order of host and index.
     """
 
-    window: Window
-    coverage: float
-    n: int
-    method: str
-    limits: tuple[str, ...]
     gpus: tuple[GpuThrottling, ...]
 
 

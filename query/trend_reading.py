@@ -63,10 +63,25 @@ class TrendQuestion:
         return self.window.start_us, self.window.end_us
 
 
+@dataclass(frozen=True, slots=True)
+class TrendPieces:
+    """The events and the cells of one picture, as they were read.
+
+    Args:
+        plan: How it was chosen; None where it is events alone.
+        blocks: The events.
+        cells: Of each step, what its files hold: cells beyond the plan's ranges, too.
+    """
+
+    plan: RollupPlan | None
+    blocks: Sequence[Block]
+    cells: Mapping[str, Sequence[Cells]]
+
+
 def read_trend(
     folder: Path, cache: ColumnCache, left_out: dict[Path, str], question: TrendQuestion
 ) -> TrendReading | None:
-    """What the answer is made of; None where it is more than is held in memory, or of an earlier version of the kind.
+    """What a trend is made of; None where it is more than is held in memory, or of an earlier version of the kind.
 
     Args:
         folder: The ledger's folder.
@@ -75,12 +90,25 @@ def read_trend(
             events answer.
         question: What is asked.
     """
+    pieces = read_pieces(folder, cache, left_out, question)
+    if pieces is None:
+        return None
+    if pieces.plan is None:
+        return TrendReading(parts_of_events(question.metric, question.gpus, pieces.blocks), None)
+    parts = parts_of_plan(question.metric, question.gpus, pieces.blocks, pieces.cells, pieces.plan)
+    return TrendReading(parts, pieces.plan)
+
+
+def read_pieces(
+    folder: Path, cache: ColumnCache, left_out: dict[Path, str], question: TrendQuestion
+) -> TrendPieces | None:
+    """The events and cells of which a trend is made. What it takes and when it is None is as above."""
     while True:
         picture = _picture(folder, cache, left_out, question)
         if picture is None:
             return None
         try:
-            return TrendReading(picture.read(cache, left_out), picture.plan)
+            return picture.read(cache, left_out)
         except _DamagedError as error:
             left_out.update(error.files)  # one that was only merged or replaced meanwhile is in no picture again
 
@@ -95,13 +123,10 @@ class _Picture:
     tail: TailPicture | None
     cells: Mapping[str, Sequence[Path]]
 
-    def read(self, cache: ColumnCache, left_out: Collection[Path]) -> TrendParts:
-        metric, gpus = self.question.metric, self.question.gpus
+    def read(self, cache: ColumnCache, left_out: Collection[Path]) -> TrendPieces:
         blocks = list(self._blocks(cache, left_out))
-        if self.plan is None:
-            return parts_of_events(metric, gpus, blocks)
         cells = {step: [self._cells(cache, path, step) for path in paths] for step, paths in self.cells.items()}
-        return parts_of_plan(metric, gpus, blocks, cells, self.plan)
+        return TrendPieces(self.plan, blocks, cells)
 
     def _cells(self, cache: ColumnCache, path: Path, step: str) -> Cells:
         kind, field = self.question.metric.kind, self.question.metric.column

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from query.analysis import Analysis
 from query.engine import Source, in_window, sql_text
 from query.errors import GroupingError
 from query.prices import Bill, Prices, bill
@@ -62,26 +63,18 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Waste:
+class Waste(Analysis):
     """What was held and not used.
 
     Args:
-        window: The window that was asked for, resolved.
-        coverage: Which share of it was recorded.
         n: How many GPUs were held at some time.
         method: How it was judged.
-        limits: What it cannot say.
         by: What a holder is.
         total: All of it.
         gpus: By GPU, the most hours lost first.
         holders: By holder, likewise.
     """
 
-    window: Window
-    n: int
-    coverage: float
-    method: str
-    limits: tuple[str, ...]
     by: str
     total: Held
     gpus: tuple[Held, ...]

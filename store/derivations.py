@@ -104,6 +104,24 @@ class PrometheusFamily:
     members: tuple[tuple[Field, tuple[tuple[str, str], ...]], ...]
 
 
+GPU_INFO = "dgx_gpu_info"
+GPU_INFO_LABELS = ("name", "source", "driver_version", "memory_kind")
+"""The family that says what each GPU is, and what of its inventory it says."""
+
+_PROMETHEUS_LABELS: Mapping[str, Mapping[str, str]] = {
+    "gpu_sample": {"gpu": "gpu_index", "uuid": "gpu_uuid"},
+    "device_sample": {"type": "device_type", "device": "device"},
+    "nvlink_sample": {"gpu": "gpu_index", "uuid": "gpu_uuid", "link": "link"},
+    "process_sample": {"uuid": "gpu_uuid", "pid": "pid", "name": "name"},
+    "server_sample": {"server": "server_address", "model": "model", "engine": "engine"},
+}
+
+
+def prometheus_labels(kind: Kind) -> Mapping[str, str]:
+    """The labels of a sample kind's families, and the columns behind them."""
+    return _PROMETHEUS_LABELS.get(kind.name, {})
+
+
 @cache
 def prometheus_families(kind: Kind) -> tuple[PrometheusFamily, ...]:
     """The families of a sample kind: one per gauge and counter, fields that declare a common family joined in it."""

@@ -90,6 +90,7 @@ class Field:
         bits: For a set of bits: the value of each bit and the reason it stands for.
         every_seconds: How often it is read, where that is not with every row; it is NULL in the rows between.
         is_never_zero: A device that says 0 does not know: the value is NULL, because it is suspect.
+        is_looked_up: One row, or a few, is asked for by it: sealed files tell without reading them whether they have it.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Field:
     bits: Mapping[int, str] | None = None
     every_seconds: float | None = None
     is_never_zero: bool = False
+    is_looked_up: bool = False
 
     @property
     def is_measured(self) -> bool:
@@ -744,12 +746,12 @@ REQUEST = Kind(
     subject="request",
     series=("service", "operation", "request_model", "response_model", "status"),
     fields=(
-        _label("event_id", "string", "Identity of this event, a UUIDv7."),
+        _label("event_id", "string", "Identity of this event, a UUIDv7.", is_looked_up=True),
         _label("source", "string", "How it came in: otlp, litellm, asgi, python, mcp, http, scrape, file or log."),
-        _label("source_event_id", "string", "Identity given by the source; with source, it is stored once."),
+        _label("source_event_id", "string", "Identity given by the source; with source, it is stored once.", is_looked_up=True),
         _label("started_at", "time", "When the request began."),
         _label("ended_at", "time", "When its last byte was sent."),
-        _label("trace_id", "string", "Trace it belongs to.", otel="trace_id"),
+        _label("trace_id", "string", "Trace it belongs to.", otel="trace_id", is_looked_up=True),
         _label("span_id", "string", "Its span.", otel="span_id"),
         _label("service", "string", "Service that answered.", otel="service.name"),
         _label("endpoint", "string", "Route that was called.", otel="http.route"),

@@ -14,6 +14,7 @@ PLUGINS = {
     "fakenvml": "fakenvml/plugin.py",
     "http_peers": "mcp_server/http_peers.py",
     "npm_tools": "mcp_server/npm_tools.py",
+    "prometheus": "prometheus/plugin.py",
     "scenarios": "../benchmarks/scenarios.py",
 }
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gpuledger.commands.asking import Asked, WindowText, answering
-from gpuledger.commands.requests import Model, Operation, Service, Status
+from gpuledger.commands.requests import GroupedBy, Model, Operation, Service, Status, grouping
 from store.errors import NoDataError
 
 if TYPE_CHECKING:
@@ -32,15 +32,7 @@ def _nothing(what: str, window: "Window") -> NoDataError:
 def energy(
     asked: Asked,
     window: WindowText = "1h",
-    by: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--by",
-            help="service, operation, model or status; may be given again; none for all together. "
-            "Operation and model where left out.",
-            show_default=False,
-        ),
-    ] = None,
+    by: GroupedBy = None,
     top: Annotated[int, typer.Option("--top", min=0, max=10_000, help="How many requests to show, the dearest.")] = 10,
     service: Service = None,
     operation: Operation = None,
@@ -53,9 +45,8 @@ def energy(
     from query.requests import RequestFilter
 
     span = asked.window(window)
-    grouped = [name for name in by if name != "none"] if by else ("operation", "model")
     only = RequestFilter(service, operation, model, status)
-    found = energy_of_requests(asked.source, span, by=grouped, only=only, top=top, prices=_prices(asked))
+    found = energy_of_requests(asked.source, span, by=grouping(by), only=only, top=top, prices=_prices(asked))
     if not found.gpus:
         raise _nothing("energy or power of a GPU", span)
     asked.emit(energy_answer(found))

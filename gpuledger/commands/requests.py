@@ -20,21 +20,27 @@ Model = Annotated[str | None, typer.Option("--model", help="Only of this model."
 Status = Annotated[
     str | None, typer.Option("--status", help="Only ok, error, cancelled, timeout or rejected.", show_default=False)
 ]
+GroupedBy = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--by",
+        help="service, operation, model or status; may be given again; none for all together. "
+        "Operation and model where left out.",
+        show_default=False,
+    ),
+]
+
+
+def grouping(by: list[str] | None) -> list[str]:
+    """The columns that `--by` names."""
+    return [name for name in by if name != "none"] if by else ["operation", "model"]
 
 
 @answering(app)
 def requests(
     asked: Asked,
     window: WindowText = "1h",
-    by: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--by",
-            help="service, operation, model or status; may be given again; none for all together. "
-            "Operation and model where left out.",
-            show_default=False,
-        ),
-    ] = None,
+    by: GroupedBy = None,
     step: Annotated[
         str | None, typer.Option("--step", help="Also by steps of time: 5m, 1h, 1d.", show_default=False)
     ] = None,
@@ -51,9 +57,8 @@ def requests(
 
     span = asked.window(window)
     steps_of_s = step_s(step) if step else None
-    grouped = [name for name in by if name != "none"] if by else ("operation", "model")
     only = RequestFilter(service, operation, model, status)
-    found = summarize_requests(asked.source, span, now=asked.now, by=grouped, only=only, step_s=steps_of_s)
+    found = summarize_requests(asked.source, span, now=asked.now, by=grouping(by), only=only, step_s=steps_of_s)
     if not found.n:
         raise _no_requests(asked.source, window_words(span))
     asked.emit(requests_answer(found))

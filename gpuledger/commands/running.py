@@ -81,8 +81,14 @@ def mcp(
         allows_annotations=settings.mcp.allow_annotations,
     )
     if http:
+        from gpuledger.mcp_metrics import metrics_route
+        from gpuledger.prometheus_api import routes
+        from query.local_source import LocalSource
+
         face = http_settings(settings.mcp)
-        serve_http(server, face, bound_socket(face.host, settings.mcp.port, "mcp.port"))
+        listener = bound_socket(face.host, settings.mcp.port, "mcp.port")
+        source = LocalSource(server.folder)
+        serve_http(server, face, listener, beside=[*routes(source), metrics_route(source, __version__)])
     else:
         serve_stdio(server)
 

@@ -8,10 +8,10 @@ import pytest
 
 from collector.clock import Now
 from collector.demo import DemoProbe
-from collector.exposition import LedgerFigures, LiveCollector, Received, expose
+from collector.exposition import LedgerFigures, LiveCollector, Received, UpkeepFigures, expose
 from collector.ingest.tally import NewestServers, Tally
 from collector.probe import Condition
-from collector.sampler import Latest
+from collector.sampler import Latest, XidCount
 from store.derivations import prometheus_families
 from store.events import DEVICE_SAMPLE, GPU_SAMPLE, SYSTEM_SAMPLE, Event
 
@@ -84,6 +84,10 @@ LATEST = Latest(
     missed_ticks=2,
     append_failures=1,
     dropped_events=3,
+    late_s=0.125,
+    xids={("1", "GPU-b", "79"): XidCount(2, NOW.wall_us)},
+    reading_s=0.75,
+    append_s=0.5,
 )
 
 OWN = {
@@ -92,12 +96,17 @@ OWN = {
     ("dgx_collector_missed_ticks_total", ()): 2.0,
     ("dgx_collector_append_failures_total", ()): 1.0,
     ("dgx_collector_dropped_events_total", ()): 3.0,
+    ("dgx_gpu_xid_errors_total", (("gpu", "1"), ("uuid", "GPU-b"), ("xid", "79"))): 2.0,
+    ("dgx_gpu_xid_last_timestamp_seconds", (("gpu", "1"), ("uuid", "GPU-b"), ("xid", "79"))): 1_795_435_200.25,
+    ("dgx_collector_reading_seconds_total", ()): 0.75,
+    ("dgx_collector_append_seconds_total", ()): 0.5,
+    ("dgx_collector_lag_seconds", ()): 0.125,
     ("dgx_collector_last_sample_timestamp_seconds", ()): 1_795_435_200.25,
 }
 
 
 def scrape(latest, accept=TEXT, *, is_fresh=True):
-    body, content_type = expose(LiveCollector(lambda: latest, lambda: is_fresh, "1.2.3"), accept)
+    body, content_type = expose(LiveCollector(lambda: latest, lambda: is_fresh, "1.2.3"), accept=accept)
     assert content_type.split(";")[0] == accept.split(";")[0]
     return list(PARSERS[accept](body.decode()))
 
@@ -198,13 +207,13 @@ def test_of_a_row_that_came_late_and_the_ticks_own_the_second_is_exposed():
 
 @pytest.mark.parametrize("accept", PARSERS)
 def test_before_the_first_tick_there_is_nothing_but_zeros_of_its_own(accept):
-    counters = {name: 0.0 for name in OWN if name[0].endswith("_total")}
+    counters = {name: 0.0 for name in OWN if name[0].endswith(("_total", "lag_seconds")) and not name[1]}
     build = ("dgx_collector_build_info", (("version", "1.2.3"),))
     assert samples(scrape(Latest(), accept)) == {build: 1.0, **counters}
 
 
 def test_a_machine_without_a_gpu_has_no_gpu_family():
-    families = scrape(replace(LATEST, events=LATEST.events[:1], inventory={"": {"subject": "host"}}))
+    families = scrape(replace(LATEST, events=LATEST.events[:1], inventory={"": {"subject": "host"}}, xids={}))
     assert [family.name for family in families if family.name.startswith("dgx_gpu")] == []
     assert "dgx_cpu_utilization_percent" in {family.name for family in families}
 
@@ -226,13 +235,22 @@ def test_what_the_ledgers_folder_is_like_is_exposed_and_what_cannot_be_had_is_ab
         raise OSError
 
     def found(ledger):
-        body, _ = expose(LiveCollector(Latest, lambda: True, "1.2.3", ledger), accept)
+        body, _ = expose(LiveCollector(Latest, lambda: True, "1.2.3", ledger), accept=accept)
         names = samples(PARSERS[accept](body.decode()))
         return {name: value for (name, _), value in names.items() if name.startswith("dgx_ledger_")}
 
-    figures = {"dgx_ledger_quarantined_files": 2.0, "dgx_ledger_free_bytes": 5e9}
-    assert found(LedgerFigures(lambda: 2, lambda: 5_000_000_000)) == figures
-    assert found(LedgerFigures(lambda: 2, gone)) == {"dgx_ledger_quarantined_files": 2.0}
+    def upkeep():
+        return UpkeepFigures(runs=4, failures=1, seconds=2.5)
+
+    figures = {
+        "dgx_ledger_quarantined_files": 2.0,
+        "dgx_ledger_upkeep_runs_total": 4.0,
+        "dgx_ledger_upkeep_failures_total": 1.0,
+        "dgx_ledger_upkeep_seconds_total": 2.5,
+    }
+    more = {"dgx_ledger_free_bytes": 5e9, "dgx_ledger_size_bytes": 7e9}
+    assert found(LedgerFigures(lambda: 2, lambda: 5_000_000_000, lambda: 7_000_000_000, upkeep)) == figures | more
+    assert found(LedgerFigures(lambda: 2, gone, gone, upkeep)) == figures
 
 
 # --- what came over HTTP, and inference servers
@@ -244,7 +262,7 @@ def received(tally, rows, accept, now_us=NOW.wall_us):
     live = LiveCollector(
         lambda: Latest(now=NOW), lambda: True, "1.2.3", None, Received(tally, lambda: servers.standing(now_us))
     )
-    body, _ = expose(live, accept)
+    body, _ = expose(live, accept=accept)
     found = samples(PARSERS[accept](body.decode()))
     return {name: value for name, value in found.items() if not name[0].startswith("dgx_collector_")}
 

@@ -7,7 +7,7 @@ import pytest
 
 from collector import sampler as sampler_module
 from collector.probe import Condition
-from collector.sampler import Latest, Sampler
+from collector.sampler import Latest, Sampler, XidCount
 from store.events import Event
 
 VERSION, PID = "1.2.3", 4711
@@ -302,6 +302,19 @@ def test_the_latest_state_is_that_of_the_newest_tick_as_a_whole(sampler, clock, 
         missed_ticks=2,
         conditions=answers,
     )
+
+
+def test_xids_are_counted_by_gpu_and_code_with_the_time_of_the_last(make_sampler, clock, probe):
+    of_gpu = {"event": "xid", "gpu_index": 0, "gpu_uuid": "GPU-a", "xid": 13}
+    throttled = {"event": "throttle_begin", "gpu_index": 0, "gpu_uuid": "GPU-a"}
+    told = iter([[of_gpu, of_gpu], [of_gpu, {"event": "xid", "xid": 79}], [throttled]])
+    probe.read = lambda now: [Event("gpu_event", now.wall_us, values) for values in next(told)]
+    sampler = make_sampler(clock, probe)
+    ticks = [clock.advance(1.0) for _ in range(3)]
+    for now in ticks:
+        sampler.tick(now)
+    last_us = ticks[1].wall_us
+    assert sampler.latest.xids == {("0", "GPU-a", "13"): XidCount(3, last_us), ("", "", "79"): XidCount(1, last_us)}
 
 
 def test_the_condition_of_each_probe_is_that_of_the_newest_tick(make_sampler, clock, probe, other_probe, caplog):

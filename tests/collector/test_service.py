@@ -16,6 +16,7 @@ import pytest
 
 from collector import service
 from collector.clock import Now
+from collector.exposition import UpkeepFigures
 from collector.sampler import Latest
 from collector.service import CollectorSettings, Health, Sealer
 from store.events import Event
@@ -511,6 +512,7 @@ def test_a_sealing_that_fails_is_told_and_tried_again(sealer, caplog):
         "sealing failed with exit code 3; nothing is lost, and it is tried again"
     ]
     assert one._child is None
+    assert one.figures == UpkeepFigures(runs=1, failures=1, seconds=1.0)
     one.look(second(120))
     assert one._child is not None
 
@@ -584,11 +586,13 @@ from pathlib import Path
 import collector.__main__
 from collector.clock import SystemClock
 from collector.demo import DemoProbe
-from collector.exposition import LiveCollector, expose
+from collector.dcgm import DcgmCollector
+from collector.exposition import LiveCollector
 from collector.gpu.probe import GpuProbe
 from collector.host.probe import HostProbe
 from collector.sampler import Sampler
-from collector.service import Health, http_face
+from collector.exposition import UpkeepFigures
+from collector.service import Exposed, Health, http_face
 from store.ledger import Ledger
 
 folder = Path(sys.argv[1])
@@ -596,10 +600,11 @@ clock = SystemClock()
 probes = [HostProbe(ledger_folder=folder, interval_s=1.0), GpuProbe(interval_s=1.0), DemoProbe(interval_s=1.0)]
 sampler = Sampler(ledger=Ledger(folder), probes=probes, clock=clock, interval_s=1.0, version="0", pid=1)
 sampler.tick(clock.now())
-metrics = LiveCollector(lambda: sampler.latest, lambda: True, "0")
-http_face(Health(sampler, clock), metrics)
-expose(metrics, "")
-expose(metrics, "application/openmetrics-text")
+live = LiveCollector(lambda: sampler.latest, lambda: True, "0")
+exposed = Exposed(live, DcgmCollector(lambda: sampler.latest, lambda: True, "box"))
+http_face(Health(sampler, clock), exposed)
+exposed.scraped("", ["dcgm"])
+exposed.scraped("application/openmetrics-text", [])
 assert sampler.latest.problem is None
 print(" ".join(sorted({name.partition(".")[0] for name in sys.modules})))
 """

@@ -11,8 +11,11 @@ from pathlib import Path
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
 
 from gpuledger import __version__
+from gpuledger.cli import app
 from store.events import Event
 from store.head import _migrations
 from store.ledger import CollectorLock, Ledger
@@ -21,6 +24,13 @@ from store.ledger import CollectorLock, Ledger
 def test_version_and_help_answer(gpuledger):
     assert gpuledger("--version").stdout == f"gpuledger {__version__}\n"
     assert "A flight recorder for GPU machines." in gpuledger("--help").stdout
+
+
+def test_help_shows_every_command_once_under_a_topic():
+    text = CliRunner().invoke(app, ["--help"], terminal_width=200).output
+    shown = [line.split()[0] for line in text.splitlines() if line.startswith("  ")]
+    for name, command in get_command(app).commands.items():
+        assert shown.count(name) == (0 if command.hidden else 1), name
 
 
 def test_trend_prints_a_table_with_a_sparkline_coverage_and_age(recorded):

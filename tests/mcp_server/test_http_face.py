@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
+from gpuledger import __version__
 from mcp_server.http_face import HttpSettings, expected_hosts, is_loopback
 from mcp_server.oauth import OAuthSettings
 from store.errors import UsageError
@@ -79,7 +80,20 @@ def test_without_the_token_nothing_is_answered(server, authorization):
     }
 
 
-@pytest.mark.parametrize("path", ["/mcp", "/healthz"])
+def test_prometheus_questions_are_answered_beside_it_to_those_who_may_ask(server):
+    path = "/api/v1/query?query=count(dgx_gpu_power_usage_watts)&time=1795435800"
+    status, answer = asked(server, "GET", path, b"")
+    assert (status, answer["status"], answer["data"]["resultType"]) == (200, "success", "vector")
+    assert asked(server, "GET", path, b"", Authorization=None)[0] == 401
+    assert asked(server, "GET", path, b"", Host="evil.example")[0] == 421
+    raw = f"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nAuthorization: Bearer {server.token}\r\nConnection: close\r\n\r\n"
+    assert f'dgx_mcp_build_info{{version="{__version__}"}} 1.0' in server.said(raw.encode()).decode()
+    assert asked(server, "GET", "/metrics", b"", Authorization=None)[0] == 401
+    form = {"Content_Type": "application/x-www-form-urlencoded"}
+    assert asked(server, path="/api/v1/query", body=b"query=nonsense(", **form)[1]["errorType"] == "bad_data"
+
+
+@pytest.mark.parametrize("path", ["/mcp", "/healthz", "/api/v1/labels"])
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:{port}", "127.0.0.1", "localhost:{port}.evil.example", "127.0.0.1:1", ""]
 )
@@ -285,6 +299,13 @@ def test_tokens_of_the_issuer_are_taken_and_no_others(own_ledger, home, http_ser
         assert found == dict.fromkeys(refused, 401)
         assert answer(issuer(scope="other")).status_code == 403
         assert answer(issuer()).status_code == 400  # let in; a request without a session is what it now lacks
+
+        def history(token: str) -> httpx.Response:
+            return httpx.get(f"{server.url}/api/v1/metadata", headers={"Authorization": f"Bearer {token}"})
+
+        assert {why: history(token).status_code for why, token in refused.items()} == dict.fromkeys(refused, 401)
+        assert history(issuer(scope="other")).status_code == 403
+        assert history(issuer()).json()["status"] == "success"
         where = answer("x").headers["www-authenticate"]
         metadata = httpx.get(f"{server.url}/.well-known/oauth-protected-resource/mcp")
         assert not (own_ledger / "mcp.token").exists()

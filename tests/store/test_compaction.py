@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -521,3 +522,25 @@ def compact_all(folder: Path) -> None:
         assert due_merges(catalogued(head), now_us=DAY_START_US, everything=True) == []
     finally:
         head.close()
+
+
+def test_a_sealed_file_and_a_merged_one_tell_without_being_read_which_traces_they_lack(ledger, folder):
+    for half in ("a", "b"):
+        for number in range(40):
+            values = {"trace_id": f"trace-{half}-{number}", "source": "python", "duration_seconds": 1.0}
+            ledger.append([Event("request", DAY_START_US + number, values)])
+        seal(folder)
+
+    def may_have(trace: str) -> list[bool]:
+        probes = [
+            f"select bloom_filter_excludes from parquet_bloom_probe('{folder / one.path}', 'trace_id', '{trace}')"
+            for one in stored(folder)
+            if one.kind == "request"
+        ]
+        return [not excludes for probe in probes for (excludes,) in duckdb.sql(probe).fetchall()]
+
+    assert may_have("trace-a-7") == [True, False]
+    assert may_have("trace-b-39") == [False, True]
+    assert upkeep(folder, KEEP_ALL, now_us=DAY_START_US + 2 * HOUR_US).merged
+    assert may_have("trace-a-7") == may_have("trace-b-39") == [True]
+    assert may_have("trace-c-1") == [False]

@@ -1,0 +1,1 @@
+"""PromQL over the ledger's history: what a dashboard asks of Prometheus, answered from what was recorded."""
