@@ -178,7 +178,9 @@ def test_what_is_known_to_be_vulnerable_is_looked_for_at_each_change_and_weekly(
     assert set(on) == {"push", "pull_request", "schedule"}
     assert re.fullmatch(r"\d+ \d+ \* \* \d", on["schedule"][0]["cron"])
     assert "just deps-audit" in script("security", "dependencies")
-    uses = {job: [step.get("uses", "").partition("@")[0] for step in of["steps"]] for job, of in jobs("security").items()}
+    uses = {
+        job: [step.get("uses", "").partition("@")[0] for step in of["steps"]] for job, of in jobs("security").items()
+    }
     assert {"github/codeql-action/init", "github/codeql-action/analyze"} <= set(uses["code"])
     assert "anchore/scan-action" in uses["image"]
 
