@@ -35,6 +35,7 @@ from collector.ingest.face import TOKEN_NAME, Door, ingest_routes, is_here
 from collector.ingest.intake import Intake
 from collector.ingest.tally import NewestServers, Tally
 from collector.listening import bound_socket
+from collector.notifying import ServiceManager
 from collector.pausing import PausableProbe
 from collector.probe import Condition, Probe
 from collector.recordings.replay import ReplayProbe
@@ -244,9 +245,11 @@ def run(settings: CollectorSettings) -> int:
     sealer = Sealer(folder, settings.seal_interval_s, settings.upkeep, first)
     stop, told_to_end = threading.Event(), threading.Event()
     renewal = Renewal(stop)
+    manager = ServiceManager()
     tally, servers = Tally(), NewestServers()
 
     def after_tick(now: Now) -> None:
+        manager.ticked()
         sealer.look(now)
         servers.note(sampler.latest.events)
         if not sampler.latest.problem:

@@ -69,7 +69,10 @@ class RequestTools:
         only = RequestFilter(operation=operation, model=model)
         found = slow_requests(self._desk.source, span, rule, now=now, only=only, top=limit)
         more = call_text("slow_requests", {"window": window, "limit": 50, "detail": "full"})
-        return self._desk.answer(slow_answer(found, now, detail, more), detail=detail, more=more)
+        answer = slow_answer(found, now, detail, more)
+        if not found.n:
+            answer = self._desk.explained(answer, ["request"], span, "slow_requests", {})
+        return self._desk.answer(answer, detail=detail, more=more)
 
     def diagnose(
         self,
@@ -85,7 +88,11 @@ class RequestTools:
             answer = diagnosis_answer(diagnose(self._desk.source, at, now=now), now)
         elif window is not None and at is None:
             span = self._desk.window(window, tz, now)
-            answer = window_diagnosis_answer(diagnose_window(self._desk.source, span, now=now), now)
+            found = diagnose_window(self._desk.source, span, now=now)
+            answer = window_diagnosis_answer(found, now)
+            if not found.request_count:
+                kinds = ["request"] if found.coverage else ["request", "system_sample"]
+                answer = self._desk.explained(answer, kinds, span, "diagnose", {})
         else:
             raise GroupingError("One thing is diagnosed at a time", "give at, a request, or window")
         return self._desk.answer(answer, detail="full")
@@ -96,7 +103,6 @@ def slow_answer(found: "SlowRequests", now: datetime, detail: str, more: str) ->
     extra = ["service", "trace_id", "event_id"] if detail == "full" else []
     newest = max((one.observed_at for one in found.requests), default=None)
     shown = len(found.requests)
-    why_none = "no request was recorded in that time" if not found.n else "no request was slow by that rule"
     return SlowRequestsAnswer(
         summary=f"{found.slow_count} of {found.n} requests slow: {found.method}.",
         window=window_answer(found.window, found.coverage, (now - newest).total_seconds() if newest else None),
@@ -112,11 +118,11 @@ def slow_answer(found: "SlowRequests", now: datetime, detail: str, more: str) ->
                      "in_tokens", "out_tokens", *extra],
             rows=[_slow_row(one, found.window, with_more=bool(extra)) for one in found.requests],
         ),
-        notes=[*found.limits, *([] if shown else [why_none])],
+        notes=[*found.limits, *(["no request was slow by that rule"] if found.n and not shown else [])],
         next=[
             *([call_text("diagnose", {"at": str(found.requests[0].seq)})] if shown else []),
             *([more] if shown < found.slow_count else []),
-            *([] if shown else [call_text("slow_requests", {"window": "7d"})]),
+            *([call_text("slow_requests", {"window": "7d"})] if found.n and not shown else []),
         ],
     )  # fmt: skip
 

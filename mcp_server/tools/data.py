@@ -11,6 +11,7 @@ from pydantic import Field
 from mcp_server.answers import SQL_TOKENS_MAX, TOKENS_MAX, Answer, Number, Table, WindowAnswer
 from mcp_server.figures import json_value
 from mcp_server.tools.desk import Desk, Zone
+from query.asker import asker
 from query.capabilities import GpuCapabilities, capabilities
 from query.describe import SQL_EXAMPLES, describe_kind, describe_metrics
 from query.figures import significant
@@ -80,6 +81,7 @@ class DataTools:
     ) -> Annotated[CallToolResult, RunSqlAnswer]:
         """One SELECT over gpu_sample, system_sample, process_sample, request, …; for trends use query_metrics."""
         from query.ad_hoc import run_sql  # noqa: PLC0415 - DuckDB takes 90 ms, and the first answer is waited for
+        from query.sql_guard import referenced_kinds  # noqa: PLC0415 - as above
 
         now = self._desk.now(tz)
         span = self._desk.window(window, tz, now) if window else None
@@ -91,11 +93,16 @@ class DataTools:
             time_zone=zone_info(tz or self._desk.settings.time_zone).key,
             start_us=span.start_us if span else 0,
             end_us=span.end_us if span else END_OF_TIME_US,
+            cancelled=asker().has_left,
         )
         with self._desk.source.reader() as reader:
             looked_at = extent_answer(reader.extents(), now)
         more = "aggregate in the SELECT, or select fewer columns"
-        return self._desk.answer(sql_answer(found, looked_at), tokens_max=SQL_TOKENS_MAX, more=more)
+        answer = sql_answer(found, looked_at)
+        if not found.table.num_rows and (kinds := referenced_kinds(sql)):
+            everything = span or self._desk.window("all", tz, now)
+            answer = self._desk.explained(answer, kinds, everything, "run_sql", {"sql": sql})
+        return self._desk.answer(answer, tokens_max=SQL_TOKENS_MAX, more=more)
 
 
 def extent_answer(extents: Mapping[str, KindExtent], now: datetime) -> WindowAnswer:
@@ -171,7 +178,11 @@ def metrics_description(search: str, window: WindowAnswer) -> DescribeDataAnswer
         summary=f"{len(found)} metrics{' that speak of what was searched' if search else ''}.",
         window=window,
         table=Table(columns=columns, rows=rows),
-        notes=[] if "meaning" in columns else ["meanings come with search, such as search='power'"],
+        notes=[f"no metric's name or meaning holds all words of {search[:60]!r}; without search all are listed"]
+        if not found
+        else []
+        if "meaning" in columns
+        else ["meanings come with search, such as search='power'"],
         next=[f"query_metrics(metrics=['{found[0].name}'], window='1h')" if found and search else again],
     )
 

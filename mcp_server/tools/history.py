@@ -1,6 +1,6 @@
 """The tools that compare: two windows, a window with its usual hours, the past with what is to come."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +12,9 @@ from mcp_server.names import clean
 from mcp_server.tools.desk import Desk, Detail, Gpus, WindowText, Zone
 from query.figures import significant, sparkline
 from query.lengths import length_s
+from query.nearest import why_nothing, window_text
 from query.quantities import quantity
+from query.recorded import recorded_share
 from query.windows import Window
 
 if TYPE_CHECKING:
@@ -71,8 +73,26 @@ class HistoryTools:
         other = self._desk.window(baseline, tz, now) if baseline else day_before(span)
         found = compare_windows(self._desk.source, other, span, tuple(metrics or ()), gpus=tuple(gpu or ()))
         more = call_text("compare_windows", {"window": window, "limit": 100})
-        answer = comparison_answer(found, now, limit, more)
+        coverages = [recorded_share(self._desk.source, one, now=now) for one in (span, other)]
+        answer = comparison_answer(found, coverages, now, limit, more)
+        if not found.differences:
+            answer = self._undiffering(answer, found, tuple(metrics or ()))
         return self._desk.answer(answer, detail="full" if limit > 8 else "concise", more=more)
+
+    def _undiffering(
+        self, answer: CompareWindowsAnswer, found: "Comparison", metrics: Sequence[str]
+    ) -> CompareWindowsAnswer:
+        """A comparison without series, with why, and a call over the nearest windows that have some."""
+        kinds = _kinds(metrics)
+        asked = {"window": found.window, "baseline": found.reference}
+        nothing = {name: why_nothing(self._desk.source, kinds, window) for name, window in asked.items()}
+        if not any(one.window for one in nothing.values()):
+            return answer
+        notes = [f"{name}: {one.reason}" for name, one in nothing.items() if one.window]
+        better = {name: one.window or window_text(asked[name]) for name, one in nothing.items()}
+        return answer.model_copy(
+            update={"notes": [*answer.notes, *notes], "next": [call_text("compare_windows", better)]}
+        )
 
     def find_anomalies(
         self,
@@ -94,6 +114,8 @@ class HistoryTools:
         found = find_anomalies(self._desk.source, wanted, span, gpus=gpus, threshold=threshold)
         more = call_text("find_anomalies", {"window": window, "limit": 100})
         answer = anomalies_answer(found, now, limit, more)
+        if not found.judged:
+            answer = self._desk.explained(answer, _kinds(wanted), span, "find_anomalies", {})
         return self._desk.answer(answer, detail="full" if limit > 8 else "concise", more=more)
 
     def forecast(
@@ -119,7 +141,18 @@ class HistoryTools:
         ahead_s = length_s(ahead) if ahead else None
         found = forecast(self._desk.source, wanted.name, span, ahead_s=ahead_s, limit=met, gpus=tuple(gpu or ()))
         more = call_text("forecast", {"metric": wanted.name, "window": window, "gpu": [0]})
-        return self._desk.answer(forecast_answer(found, now, detail), detail=detail, more=more)
+        answer = forecast_answer(found, now, detail)
+        if not found.series:
+            answer = self._desk.explained(answer, [wanted.kind.name], span, "forecast", {"metric": wanted.name})
+        return self._desk.answer(answer, detail=detail, more=more)
+
+
+def _kinds(metrics: Sequence[str]) -> list[str]:
+    """The kinds of events that some metrics are made from; of the usual ones where none is named."""
+    from query.catalogue import find_metric  # noqa: PLC0415 - as above
+    from query.history import USUAL_METRICS  # noqa: PLC0415 - as above
+
+    return list(dict.fromkeys(find_metric(name).kind.name for name in metrics or USUAL_METRICS))
 
 
 def _of(window: Window, coverage: float | None, now: datetime) -> WindowAnswer:
@@ -127,8 +160,10 @@ def _of(window: Window, coverage: float | None, now: datetime) -> WindowAnswer:
     return window_answer(window, coverage, (now - window.end).total_seconds() if coverage else None)
 
 
-def comparison_answer(found: "Comparison", now: datetime, limit: int, more: str) -> CompareWindowsAnswer:
-    """What differs, one row a series."""
+def comparison_answer(
+    found: "Comparison", coverages: Sequence[float], now: datetime, limit: int, more: str
+) -> CompareWindowsAnswer:
+    """What differs, one row a series; `coverages` are the window's and the baseline's."""
     changed = len(found.changed)
     rows = [
         [
@@ -151,8 +186,8 @@ def comparison_answer(found: "Comparison", now: datetime, limit: int, more: str)
         notes.append(f"{len(found.only_before)} series only before, {len(found.only_after)} only after")
     return CompareWindowsAnswer(
         summary=f"{changed} of {found.n} series differ with certainty and by what matters.",
-        window=_of(found.window, found.coverage, now),
-        baseline=_of(found.reference, found.coverage, now),
+        window=_of(found.window, coverages[0], now),
+        baseline=_of(found.reference, coverages[1], now),
         differences=Table(columns=columns, rows=rows),
         step_s=found.step_s,
         notes=notes,
@@ -176,14 +211,13 @@ def anomalies_answer(found: "Anomalies", now: datetime, limit: int, more: str) -
         for one in found.spells[:limit]
     ]
     why_not = list(dict.fromkeys(one.why_not for one in found.judged if one.why_not))[:3]
-    nothing = [] if found.judged else ["none of these metrics was recorded in that time"]
     return FindAnomaliesAnswer(
         summary=f"{len(found.spells)} anomal{'y' if len(found.spells) == 1 else 'ies'} in {len(found.judged)} series.",
         window=_of(found.window, found.coverage, now),
         anomalies=Table(columns=["begins", "ends", "metric", "unit", "of", "value", "usual", "score"], rows=rows),
         judged_steps=found.n,
         step_s=found.step_s,
-        notes=[found.method, *found.limits, *why_not, *nothing],
+        notes=[found.method, *found.limits, *why_not],
         next=[more] if len(found.spells) > limit else [] if rows else [call_text("list_events", {"window": "24h"})],
     )
 
@@ -203,7 +237,6 @@ def forecast_answer(found: "Forecast", now: datetime, detail: str) -> ForecastAn
         ahead_s=significant(found.ahead_s, 6) or 0,
         series=full if detail == "full" else None,
         notes=[f"values in {found.unit or 'plain units'}, one step {found.step_s} s", found.method, *found.limits],
-        next=[] if found.series else [call_text("query_metrics", {"metrics": [found.metric], "window": "7d"})],
     )
 
 

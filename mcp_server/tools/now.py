@@ -64,7 +64,12 @@ class NowTools:
     ) -> Annotated[CallToolResult, LiveStateAnswer]:
         """GPUs and host now: utilization, memory, power, temperature, clocks. For the past use query_metrics."""
         state = live_state(self._desk.source, now=self._desk.now(tz), gpus=gpu or ())
-        return self._desk.answer(live_answer(state, detail), detail=detail, more="live_state(gpu=[0])")
+        answer = live_answer(state, detail)
+        if state.newest_age_s is None:
+            metrics = {"metrics": ["gpu.utilization_percent", "cpu.utilization_percent"]}
+            span = live_window(state)
+            answer = self._desk.explained(answer, ["gpu_sample", "system_sample"], span, "query_metrics", metrics)
+        return self._desk.answer(answer, detail=detail, more="live_state(gpu=[0])")
 
     def check_gpu_availability(
         self,
@@ -81,7 +86,11 @@ class NowTools:
             free_memory_bytes=min_free_memory_gb * GIB,
             utilization_max_percent=max_utilization,
         )
-        return self._desk.answer(availability_answer(found, count), more=f"check_gpu_availability(over={over!r})")
+        answer = availability_answer(found, count)
+        if not found.gpus:
+            metrics = {"metrics": ["gpu.utilization_percent"]}
+            answer = self._desk.explained(answer, ["gpu_sample"], window, "query_metrics", metrics)
+        return self._desk.answer(answer, more=f"check_gpu_availability(over={over!r})")
 
     def get_system_health(self) -> Annotated[CallToolResult, HealthAnswer]:
         """Whether GPUs, host and the recording itself are well; what to do where not."""
@@ -97,17 +106,20 @@ def live_answer(state: LiveState, detail: str) -> LiveStateAnswer:
         age = age_words(state.newest_age_s)
         notes.append(f"the newest sample is {age} old, so values are null; see that 'gpuledger up' runs")
     is_full = detail == "full"
-    start = state.as_of - timedelta(seconds=LOOK_BACK_S)
-    window = Window(start, state.as_of, str(state.as_of.tzinfo), "now")
     return LiveStateAnswer(
         summary=_live_summary(state),
-        window=window_answer(window, _fresh_share(state), state.newest_age_s),
+        window=window_answer(live_window(state), _fresh_share(state), state.newest_age_s),
         stale=state.is_stale,
         gpus=_gpu_table(state.gpus, _GPU_FULL if is_full else _GPU_CONCISE),
         host=_host_table(state.hosts, HOST_COLUMNS if is_full else _HOST_CONCISE),
         notes=[*notes, *(_absence_notes(state.gpus) if is_full else ())],
         next=["query_metrics(metrics=['gpu.utilization_percent'], window='1h')"] if state.gpus else ["describe_data()"],
     )
+
+
+def live_window(state: LiveState) -> Window:
+    """The time in which the newest samples were looked for."""
+    return Window(state.as_of - timedelta(seconds=LOOK_BACK_S), state.as_of, str(state.as_of.tzinfo), "now")
 
 
 def _fresh_share(state: LiveState) -> float:
@@ -205,7 +217,7 @@ def _availability_row(gpu: GpuAvailability) -> list[Any]:
 
 def _availability_notes(found: Availability, *, is_unified: bool) -> Iterator[str]:
     if not found.gpus:
-        yield "no GPU was sampled in that time; live_state says why"
+        yield "no GPU was sampled in that time"
     if is_unified:
         yield "unified memory: what is free is what the host can still give"
 
