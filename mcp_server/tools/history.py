@@ -1,7 +1,7 @@
 """The tools that compare: two windows, a window with its usual hours, the past with what is to come."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 from mcp.types import CallToolResult
@@ -10,7 +10,7 @@ from pydantic import Field
 from mcp_server.answers import Answer, Number, Table, WindowAnswer, call_text, window_answer
 from mcp_server.names import clean
 from mcp_server.tools.desk import Desk, Detail, Gpus, WindowText, Zone
-from query.figures import significant, sparkline
+from query.figures import age_words, significant, sparkline
 from query.lengths import length_s
 from query.nearest import why_nothing, window_text
 from query.quantities import quantity
@@ -86,6 +86,10 @@ class HistoryTools:
         kinds = _kinds(metrics)
         asked = {"window": found.window, "baseline": found.reference}
         nothing = {name: why_nothing(self._desk.source, kinds, window) for name, window in asked.items()}
+        before = nothing["baseline"].nearest
+        if before and before.end > found.window.start and before.start < found.window.end:
+            words = f"baseline: {nothing['baseline'].reason}: there is nothing to compare with yet"
+            return answer.model_copy(update={"notes": [*answer.notes, words]})
         if not any(one.window for one in nothing.values()):
             return answer
         notes = [f"{name}: {one.reason}" for name, one in nothing.items() if one.window]
@@ -227,11 +231,11 @@ def forecast_answer(found: "Forecast", now: datetime, detail: str) -> ForecastAn
     verdicts: dict[str, int] = {}
     for one in found.series:
         verdicts[one.verdict] = verdicts.get(one.verdict, 0) + 1
-    words = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items()) or "no values"
+    words = ", ".join(f"{verdict} ({count})" for verdict, count in verdicts.items()) or "no values"
     columns = ["of", "verdict", "per_day", "at_end", "low", "high", "mase", "held", "limit_met", "spark"]
     full = {_label(one): [significant(point.value) for point in one.points] for one in found.series}
     return ForecastAnswer(
-        summary=f"{found.metric}, {timedelta(seconds=round(found.ahead_s))} ahead: {words}.",
+        summary=f"{found.metric}, {age_words(found.ahead_s)} ahead: {words}.",
         window=_of(found.window, found.coverage, now),
         forecasts=Table(columns=columns, rows=[_forecast_row(one, found.unit) for one in found.series]),
         ahead_s=significant(found.ahead_s, 6) or 0,
