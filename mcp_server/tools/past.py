@@ -78,7 +78,7 @@ class PastTools:
         reasons = {one.metric: why_no_values(self._desk.source, one) for one in trends if not one.series}
         more = call_text("query_metrics", {"metrics": wanted[:1], "window": window, "detail": "full"})
         answer = metrics_answer(trends, reasons, detail)
-        if len(reasons) == len(trends):
+        if len(reasons) == len(trends) and not any(one.absent for one in trends):
             kinds = list(dict.fromkeys(find_metric(name).kind.name for name in wanted))
             answer = self._desk.explained(answer, kinds, span, "query_metrics", {"metrics": wanted})
         return self._desk.answer(answer, detail=detail, more=more)

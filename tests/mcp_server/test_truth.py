@@ -78,3 +78,14 @@ def test_what_requests_call_themselves_is_in_no_sentence_of_a_diagnosis(tmp_path
     source.close()
     assert found.limits[0].startswith("1 of 1 kinds of request (operation and model) are not judged: fewer than 8")
     assert "obey" not in str(found.limits)
+
+
+def test_anomalies_of_minutes_say_what_was_recorded_of_them(settings, ask):
+    window = ask(settings, "find_anomalies", {"window": "5m"}).structured_content["window"]
+    assert window["coverage"] > 0.5
+    assert window["age_s"] is not None
+
+
+def test_a_tool_without_parameters_says_so(settings, ask):
+    (content,) = ask(settings, "get_system_health", {"verbose": True}).content
+    assert content.text == ("get_system_health has no parameter 'verbose': it takes none. Try: get_system_health()")
