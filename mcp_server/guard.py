@@ -78,7 +78,7 @@ class Guard:
         known = tool.parameters["properties"]
         unknown = next((one for one in arguments if one not in known), None)
         if unknown is not None:
-            hints = (did_you_mean(unknown, known, ""), f"it takes {', '.join(known)}")
+            hints = (did_you_mean(unknown, known, ""), f"it takes {', '.join(known) or 'none'}")
             text = f"{name} has no parameter {unknown[:60]!r}: {' '.join(filter(None, hints))}"
         else:
             text = _argument_error(tool, arguments) or ""

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
+import numpy as np
 from mcp.types import CallToolResult
 from pydantic import Field
 
@@ -210,7 +211,7 @@ def capabilities_answer(found: Sequence[GpuCapabilities], zone: ZoneInfo, window
     return DescribeDataAnswer(
         summary=f"{given} of {asked} driver calls on {len(found)} GPUs give a value; the others are listed."
         if found
-        else "No GPU has been recorded, so none was asked.",
+        else "No GPU's driver has been asked what it gives: there is none, or it is made up.",
         window=window,
         table=Table(columns=["gpu", "uuid", "status", "calls", "since"], rows=rows),
         notes=["a call that gives nothing is tried again, after 1 to 10 minutes"] if rows else [],
@@ -218,9 +219,16 @@ def capabilities_answer(found: Sequence[GpuCapabilities], zone: ZoneInfo, window
     )
 
 
+def _values(column: Any) -> Any:
+    """The values of a column; those of single precision as short as they are: 696.849, not 696.8489990234375."""
+    if str(column.type) == "float":
+        return [None if value is None else float(str(np.float32(value))) for value in column.to_pylist()]
+    return column.to_pylist()
+
+
 def sql_answer(found: "SqlResult", window: WindowAnswer) -> RunSqlAnswer:
     """Rows of a query."""
-    columns = [column.to_pylist() for column in found.table.columns]  # by position: names may stand twice
+    columns = [_values(column) for column in found.table.columns]  # by position: names may stand twice
     rows = [[json_value(value) for value in values] for values in zip(*columns, strict=True)]
     count = f"{len(rows)} row{'' if len(rows) == 1 else 's'}"
     return RunSqlAnswer(

@@ -15,6 +15,7 @@ from query.availability import Availability, GpuAvailability, availability
 from query.figures import age_words, significant, spelled
 from query.health import Health, Part, health
 from query.live import GPU_COLUMNS, HOST_COLUMNS, LOOK_BACK_S, GpuNow, HostNow, LiveState, live_state
+from query.recorded import recorded_share
 from query.windows import Window
 
 _GPU_CONCISE = (
@@ -94,7 +95,9 @@ class NowTools:
 
     def get_system_health(self) -> Annotated[CallToolResult, HealthAnswer]:
         """Whether GPUs, host and the recording itself are well; what to do where not."""
-        return self._desk.answer(health_answer(health(self._desk.source, now=self._desk.now())))
+        now = self._desk.now()
+        found = health(self._desk.source, now=now)
+        return self._desk.answer(health_answer(found, recorded_share(self._desk.source, found.window, now=now)))
 
 
 def live_answer(state: LiveState, detail: str) -> LiveStateAnswer:
@@ -118,8 +121,10 @@ def live_answer(state: LiveState, detail: str) -> LiveStateAnswer:
 
 
 def live_window(state: LiveState) -> Window:
-    """The time in which the newest samples were looked for."""
-    return Window(state.as_of - timedelta(seconds=LOOK_BACK_S), state.as_of, str(state.as_of.tzinfo), "now")
+    """The time that the samples at hand are from, one expected of each GPU and host; where none is, that looked at."""
+    ages = [gpu.age_s for gpu in state.gpus] + [host.age_s for host in state.hosts]
+    start = state.as_of - timedelta(seconds=max(ages, default=LOOK_BACK_S))
+    return Window(start, state.as_of, str(state.as_of.tzinfo), "now")
 
 
 def _fresh_share(state: LiveState) -> float:
@@ -222,7 +227,7 @@ def _availability_notes(found: Availability, *, is_unified: bool) -> Iterator[st
         yield "unified memory: what is free is what the host can still give"
 
 
-def health_answer(found: Health) -> HealthAnswer:
+def health_answer(found: Health, coverage: float) -> HealthAnswer:
     """Each part with its verdict, the worst first."""
     order = ("critical", "warning", "unknown", "ok")
     parts: list[Part] = sorted(found.parts, key=lambda part: order.index(part.verdict))
@@ -230,7 +235,7 @@ def health_answer(found: Health) -> HealthAnswer:
     advice = f"look at {', '.join(wrong)}" if wrong else "nothing needs attention"
     return HealthAnswer(
         summary=f"{found.verdict}: {advice}.",
-        window=window_answer(found.window, _fresh_share(found.live), found.live.newest_age_s),
+        window=window_answer(found.window, coverage, found.live.newest_age_s),
         status=found.verdict,
         parts=Table(
             columns=["part", "status", "what", "advice"],
