@@ -185,14 +185,18 @@ def clock_is_synchronized() -> bool | None:
     return None if state < 0 else state != _TIME_ERROR
 
 
-def sql_check(landlock: int) -> Check:
-    """What holds the process that runs ad-hoc SQL, by the version of Landlock that this kernel has."""
+def sql_check(landlock: int, *, refuses_sockets: bool) -> Check:
+    """What holds the process that runs ad-hoc SQL: the version of Landlock that this kernel has, and its filter."""
     if landlock >= ENFORCED_FROM:
         held = f"queries run in a process that Landlock {landlock} lets read the sealed files alone"
+    else:
+        has = f"has version {landlock}" if landlock else "has none"
+        faster = f"Landlock {ENFORCED_FROM} would be faster, this kernel {has}"
+        held = f"queries run in a process without a file system; {faster}"
+    if refuses_sockets:
         return Check("SQL", State.OK, held)
-    has = f"has version {landlock}" if landlock else "has none"
-    faster = f"Landlock {ENFORCED_FROM} would be faster, this kernel {has}"
-    return Check("SQL", State.OK, f"queries run in a process without a file system; {faster}")
+    hint = "a kernel with CONFIG_SECCOMP_FILTER, on x86_64 or aarch64, shuts them"
+    return Check("SQL", State.WARNING, f"{held}; UDP and Unix sockets are not shut", hint)
 
 
 def clock_check(is_synchronized: bool | None) -> Iterator[Check]:

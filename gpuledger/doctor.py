@@ -30,6 +30,7 @@ from gpuledger.checks_recording import (
 from gpuledger.findings import Check, exit_code, lines, verdict
 from gpuledger.settings import SettingOrigin, Settings, load_origins, load_settings
 from query.confinement import landlock_version
+from query.no_sockets import can_refuse_sockets
 from query.status import LedgerStatus
 from store.errors import GpuledgerError
 
@@ -113,7 +114,7 @@ def examine(flags: Mapping[str, Any], config: Path | None, *, now: datetime, whe
         *found,
         *(port_checks(settings) if settings else ()),
         *clock_check(where.clock_is_synchronized),
-        sql_check(landlock_version()),
+        sql_check(landlock_version(), refuses_sockets=can_refuse_sockets()),
         client_check(where.home or Path.home(), where.folder or Path.cwd()),
     )
     return Report(now, __version__, checks, tuple(map(_told, facts.test.gpus)), tuple(origins), ledger)

@@ -2,18 +2,22 @@
 
 Every call is recorded there, whichever process served it, on stdio or over HTTP. So the counters are the same in all of
 them and survive a restart; what retention removes was counted before, and is not taken back while a process lives.
+In OpenMetrics each bucket of a histogram bears its newest call as exemplar, which `gpuledger diagnose` takes by its id.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from threading import Lock
+from typing import Any
 
 import anyio
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -28,13 +32,21 @@ Group = tuple[str, str, str]
 """Method, operation and status."""
 
 
+Call = Mapping[str, Any]
+"""A call's `event_id`, `seconds` that it took, and `at_us`, when that was."""
+
+
 @dataclass(slots=True)
 class _Count:
-    """Calls of one group, and how long they took: how many up to each bucket's bound, and all together."""
+    """Calls of one group, and how long they took: how many up to each bucket's bound, and all together.
+
+    `newest` is the newest call of each bucket, the last of those that took longer than every bound.
+    """
 
     calls: int = 0
     seconds: float = 0.0
     within: list[int] = field(default_factory=lambda: [0] * len(BUCKETS_S))
+    newest: list[Call | None] = field(default_factory=lambda: [None] * (len(BUCKETS_S) + 1))
 
 
 class CallCounter:
@@ -62,22 +74,31 @@ class CallCounter:
 
     def _count_new(self) -> None:
         with self._source.engine(["request"], start_us=max(0, self._upto_us - LATE_US)) as engine:
+            at_us = engine.epoch_us("observed_at")
             bounds = ", ".join(f"count(*) filter (duration_seconds <= {bound})" for bound in BUCKETS_S)
+            a_call = f"{{'event_id': event_id, 'seconds': duration_seconds, 'at_us': {at_us}}}"
+            newest = ", ".join(
+                f"arg_max({a_call}, seq) filter (event_id is not null and duration_seconds > {above} "
+                f"and duration_seconds <= {bound})"
+                for above, bound in pairwise((-1.0, *BUCKETS_S, "'inf'::double"))
+            )
             sql = (
                 "select coalesce(method, ''), coalesce(operation, ''), coalesce(status, ''), count(*), "
-                f"coalesce(sum(duration_seconds), 0), max(seq), max({engine.epoch_us('observed_at')}), {bounds} "
+                f"coalesce(sum(duration_seconds), 0), max(seq), max({at_us}), {bounds}, {newest} "
                 f"from {engine.relation('request')} where source = 'mcp' and seq > {engine.parameter('seq', 'int')} "
                 "group by 1, 2, 3 order by 1, 2, 3"
             )
             columns = engine.query(sql, seq=self._upto_seq).columns
-        for method, operation, status, calls, seconds, seq, at_us, *within in zip(
+        for method, operation, status, calls, seconds, seq, newest_us, *buckets in zip(
             *(column.to_pylist() for column in columns), strict=True
         ):
+            within, called = buckets[: len(BUCKETS_S)], buckets[len(BUCKETS_S) :]
             count = self._counts.setdefault((method, operation, status), _Count())
             count.calls += calls
             count.seconds += seconds
             count.within = [before + more for before, more in zip(count.within, within, strict=True)]
-            self._upto_seq, self._upto_us = max(self._upto_seq, seq), max(self._upto_us, at_us)
+            count.newest = [call or before for before, call in zip(count.newest, called, strict=True)]
+            self._upto_seq, self._upto_us = max(self._upto_seq, seq), max(self._upto_us, newest_us)
 
 
 class McpCollector(Collector):
@@ -132,10 +153,21 @@ def _timed(name: str, meaning: str, label: str, counts: dict[Group, _Count], pla
     for value in dict.fromkeys(group[place] for group in counts):
         several = [count for group, count in counts.items() if group[place] == value]
         within = [sum(one) for one in zip(*(count.within for count in several), strict=True)]
-        bounds = [(str(bound), float(number)) for bound, number in zip(BUCKETS_S, within, strict=True)]
-        every = ("+Inf", float(sum(count.calls for count in several)))
-        family.add_metric([value], [*bounds, every], sum(count.seconds for count in several))
+        calls = [*within, sum(count.calls for count in several)]
+        exemplars = [_newest(of_bucket) for of_bucket in zip(*(count.newest for count in several), strict=True)]
+        buckets = [
+            (str(bound), float(number), exemplar) if exemplar else (str(bound), float(number))
+            for bound, number, exemplar in zip((*BUCKETS_S, "+Inf"), calls, exemplars, strict=True)
+        ]
+        family.add_metric([value], buckets, sum(count.seconds for count in several))
     return family
+
+
+def _newest(calls: Iterable[Call | None]) -> Exemplar | None:
+    newest = max(filter(None, calls), key=lambda call: call["at_us"], default=None)
+    if newest is None:
+        return None
+    return Exemplar({"event_id": newest["event_id"]}, newest["seconds"], newest["at_us"] / 1e6)
 
 
 def metrics_route(source: LocalSource, version: str, *, monotonic_s: Callable[[], float] = time.monotonic) -> Route:

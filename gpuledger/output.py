@@ -1,6 +1,7 @@
 """How an answer reaches a person or a program: a table, JSON, CSV or Parquet."""
 
 import csv
+import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from query.figures import age_words, significant, sparkline, spelled
 from query.live import LiveState
@@ -25,6 +27,8 @@ from store.errors import UsageError
 from store.files import publish_file
 
 PIPED_WIDTH = 200  # a table in a pipe is not cut to the width of a terminal that is not there
+# Of control characters the newline alone; none of those without a width, or that turn the direction of writing.
+_FOOLS_A_TERMINAL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +75,15 @@ def emit(answer: Answer, choice: OutputChoice) -> None:
         answer.show(console())
 
 
+class PlainConsole(Console):
+    """A console on which names from outside are text, and no command to the terminal."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(_FOOLS_A_TERMINAL.sub(" ", text), **options)
+
+
 def console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
+    return PlainConsole(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
 
 
 def json_text(value: Any) -> str:

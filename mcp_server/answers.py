@@ -12,6 +12,7 @@ from typing import Any
 from mcp.types import CallToolResult, TextContent
 from pydantic import BaseModel, ConfigDict, Field
 
+from mcp_server.names import clean
 from mcp_server.tokens import tokens
 from query.figures import significant
 from query.windows import Window
@@ -101,7 +102,7 @@ def size_tokens(structured: Mapping[str, Any]) -> int:
 
 
 def _fitted(structured: dict[str, Any], tokens_max: int, more: str | None) -> dict[str, Any]:
-    notes = [str(note)[:NOTE_CHARACTERS_MAX] for note in structured["notes"]]
+    notes = [clean(note, NOTE_CHARACTERS_MAX) for note in structured["notes"]]
     structured["notes"] = notes[:NOTES_MAX]
     whole = {name: list(found) for name in structured if (found := _parts(structured, name)) is not None}
     size = size_tokens(structured)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+import anyio
 import pydantic
 from mcp import MCPError
 from mcp.server.mcpserver.tools import Tool
@@ -52,7 +53,8 @@ class Guard:
         try:
             outcome = _error(problem) if problem else _unwrapped(name, await call_next(ctx))
         except BaseException as error:
-            self._record(name, arguments, started_s, "error", type(error).__name__)
+            is_withdrawn = isinstance(error, anyio.get_cancelled_exc_class())
+            self._record(name, arguments, started_s, "cancelled" if is_withdrawn else "error", type(error).__name__)
             raise
         text = _error_text(outcome)
         self._record(name, arguments, started_s, "error" if text is not None else "ok", text)
@@ -76,7 +78,7 @@ class Guard:
         known = tool.parameters["properties"]
         unknown = next((one for one in arguments if one not in known), None)
         if unknown is not None:
-            hints = (did_you_mean(unknown, known, ""), f"it takes {', '.join(known)}")
+            hints = (did_you_mean(unknown, known, ""), f"it takes {', '.join(known) or 'none'}")
             text = f"{name} has no parameter {unknown[:60]!r}: {' '.join(filter(None, hints))}"
         else:
             text = _argument_error(tool, arguments) or ""

@@ -68,7 +68,8 @@ def _fitted(tool: Tool, name: str, value: Any) -> Any:
         candidates += [part.strip() for part in value.split(",")] if declared.get("type") != "array" else []
         candidates += [[part.strip() for part in value.split(",")]]
     if isinstance(value, (int, float)):
-        candidates += [declared[edge] for edge in ("minimum", "maximum") if edge in declared]
+        edges = [declared[edge] for edge in ("minimum", "maximum") if edge in declared]
+        candidates += sorted(edges, key=lambda edge: abs(edge - value))
         candidates += [f"{value}m"]
     return next((one for one in candidates if _takes(tool, name, one)), EXAMPLES.get(tool.name, {}).get(name))
 

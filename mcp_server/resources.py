@@ -31,7 +31,7 @@ from query.describe import SQL_EXAMPLES, describe_kind, describe_metrics
 from query.health import health
 from query.live import live_state
 from query.machine import descriptions, newest
-from query.recorded import recorded_share
+from query.recorded import recorded, recorded_share
 from query.status import ledger_status
 from query.timeline import timeline
 from query.trends import trend
@@ -160,7 +160,7 @@ class Resources:
         now = self._now()
         window = self._desk.window("24h", None, now)
         found = timeline(self._desk.source, window, top=50)
-        return events_answer(found, recorded_share(self._desk.source, window, now=now), now)
+        return events_answer(found, recorded(self._desk.source, window, now=now))
 
     def _described(self, subject: str) -> list[Any]:
         return [_row(row) for row in descriptions(self._desk.source, subject)]
@@ -202,7 +202,8 @@ class Resources:
         return capabilities_answer(capabilities(self._desk.source), zone, window)
 
     def _health(self) -> Any:
-        return health_answer(health(self._desk.source, now=self._now()))
+        found = health(self._desk.source, now=self._now())
+        return health_answer(found, recorded_share(self._desk.source, found.window, now=found.window.end))
 
     def _info(self) -> Any:
         settings = self._desk.settings

@@ -15,6 +15,7 @@ from mcp_server.guard import Guard
 from mcp_server.prompts import PROMPTS, add_prompts
 from mcp_server.resources import ListenedBus, Resources, add_resources
 from mcp_server.tools import Desk, ServerSettings, all_tools
+from mcp_server.warming import AfterFirstAnswer
 
 INSTRUCTIONS = """\
 gpuledger records this machine's GPUs, host, processes and requests, once a second, and keeps their history.
@@ -69,5 +70,6 @@ def make_server(
     add_resources(server, resources)
     add_prompts(server)
     add_completions(server, desk)
+    server.middleware.append(AfterFirstAnswer(desk.source.sql_process))
     server.middleware.append(Guard(tools, [prompt.__name__ for prompt in PROMPTS], log))
     return server

@@ -279,12 +279,13 @@ def _judged(source: Source, window: Window, only: RequestFilter, now: datetime) 
     slow: list[Moment] = []
     usual: list[Moment] = []
     notes = []
+    unknown = 0
     for key in keys:
         with source.engine(["request"], start_us=window.start_us - LOOK_BACK_US, end_us=window.end_us) as engine:
             inside = read_like(engine, (window.start_us, window.end_us), key).to_pylist()
             before = Baseline.of(read_like(engine, (window.start_us - LOOK_BACK_US, window.start_us), key))
         if before is None or not inside:
-            notes.append(f"{key[0]} of {key[1]}: fewer than {BASELINE_MIN} in the {HOURS_BACK} hours before")
+            unknown += 1
             continue
         if earlier := _faster(source, key, window.start_us, {"seq": -1}, now):
             before = earlier
@@ -295,6 +296,9 @@ def _judged(source: Source, window: Window, only: RequestFilter, now: datetime) 
         of_key = [row for row in inside if _is_slow(before, row)]
         slow += [Moment(_interval(row), row["duration_seconds"] - before.expected_s(row), row) for row in of_key]
         usual += _moments(before.fast_like(of_key[:MOMENTS_MAX])) if of_key else []
+    if unknown:
+        words = f"{unknown} of {len(keys)} kinds of request (operation and model) are not judged"
+        notes.append(f"{words}: fewer than {BASELINE_MIN} of the kind in the {HOURS_BACK} hours before")
     ratio = took_s / expected_s if expected_s else None
     return _Judged(count, tuple(slow), tuple(usual), ratio, tuple(notes))
 

@@ -9,6 +9,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from query.asker import asker
 from query.damage import Reading
 from query.engine import ALL_COLUMNS, ParameterKind
 from store.derivations import duckdb_columns
@@ -91,7 +92,10 @@ class DuckEngine:
 
     def query(self, sql: str, **parameters: Any) -> pa.Table:
         def ask(_: Mapping[str, KindSnapshot]) -> pa.Table:
-            return self._connection.sql(sql, params=parameters).to_arrow_table()
+            with asker().stopping(self._connection.interrupt):
+                relation = self._connection.sql(sql, params=parameters)
+                asker().check()  # DuckDB forgets an interruption that falls between two steps
+                return relation.to_arrow_table()
 
         return self._reading.answer(ask, again=self._publish)
 

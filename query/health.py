@@ -106,7 +106,8 @@ def _host(host: HostNow) -> Iterator[Part]:
     busy = values["cpu_utilization_percent"]
     is_busy = busy is not None and busy > CPU_BUSY_PERCENT
     words = f"{spelled(busy, '%')} busy, load {spelled(values['load_1m_count'], '')}"
-    yield Part("cpu", "unknown" if busy is None else "warning" if is_busy else "ok", words)
+    advice = "see what runs on it; top_processes by cpu has what runs on GPUs" if is_busy else ""
+    yield Part("cpu", "unknown" if busy is None else "warning" if is_busy else "ok", words, advice)
     yield _memory(host)
     free = values["ledger_filesystem_free_bytes"]
     is_low = free is not None and free < LEDGER_FREE_BYTES

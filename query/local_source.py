@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from query.asker import asker
 from query.column_cache import ColumnCache
 from query.confinement import landlock_version
 from query.engine import ALL_COLUMNS
@@ -69,6 +70,7 @@ class LocalSource:
             return self._sql
 
     def trend(self, question: TrendQuestion) -> TrendReading | None:
+        asker().check()
         return read_trend(self.folder, self._columns, self._left_out, question)
 
     def newest(self, question: NewestQuestion) -> Sequence[Row]:
@@ -92,6 +94,7 @@ class LocalSource:
         """What one question sees of some kinds."""
         from query.damage import Reading  # noqa: PLC0415 - as above
 
+        asker().check()
         wanted = tuple(kinds)
 
         def take() -> Mapping[str, KindSnapshot]:

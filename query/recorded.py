@@ -11,7 +11,13 @@ HEARTBEAT = "cpu.utilization_percent"  # every tick has it, on every machine
 
 def recorded_share(source: Source, window: Window, *, now: datetime) -> float:
     """The share of the window in which the collector sampled its host, 0 to 1; the mean where there are several."""
-    return trend(source, HEARTBEAT, window, now=now, points=1).coverage or 0.0
+    return recorded(source, window, now=now)[0]
+
+
+def recorded(source: Source, window: Window, *, now: datetime) -> tuple[float, float | None]:
+    """The same, and the age of the newest sample in the window, seconds; None where there is none."""
+    found = trend(source, HEARTBEAT, window, now=now, points=1)
+    return found.coverage or 0.0, found.newest_age_s
 
 
 def recorded_seconds(engine: Engine, kind: str, window: Window) -> float:

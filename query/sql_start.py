@@ -4,6 +4,7 @@ import json
 from multiprocessing.connection import Connection
 
 from query.confinement import limit_resources, restrict_files
+from query.no_sockets import refuse_sockets
 
 START = "import sys; sys.path[:] = sys.argv[2:]; from query.sql_start import begin; begin(int(sys.argv[1]))"
 """What the interpreter is told to run, followed by the wire's number and the folders to import from."""
@@ -17,6 +18,7 @@ def begin(descriptor: int) -> None:
         limit_resources(setup["memory_max_bytes"])
         if setup["uses_landlock"]:
             restrict_files(setup["readable"])
+        refuse_sockets()
         from query.sql_worker import Worker  # noqa: PLC0415 - its libraries start threads, see query.confinement
 
         worker = Worker(wire, setup["settings"])

@@ -11,7 +11,7 @@ import os
 import select
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
@@ -111,7 +111,10 @@ class Worker:
         rows_left, bytes_left = question["rows_max"], question["bytes_max"]
         (statement,) = connection.extract_statements(question["sql"])  # two could end the transaction
         reader = connection.sql(statement).to_arrow_reader(min(rows_left + 1, BATCH_ROWS_MAX))
-        with pa.ipc.new_stream(pa.PythonFile(_Sink(self._wire), mode="w"), reader.schema) as stream:
+        with (
+            closing(_Sink(self._wire)) as sink,
+            pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), reader.schema) as stream,
+        ):
             for batch in reader:
                 fitting = min(rows_left, batch.num_rows * bytes_left // max(bytes_left, batch.nbytes, 1))
                 sent = batch.slice(0, fitting)
@@ -124,22 +127,28 @@ class Worker:
 
 
 class _Sink:
-    """A file that is written to the parent."""
+    """A file that is written to the parent, in long messages: Arrow writes each buffer of each column by itself."""
 
     def __init__(self, wire: "Connection[bytes, bytes]") -> None:
         self._wire = wire
+        self._waiting = bytearray(DATA)
         self.closed = False
 
     def write(self, data: Any) -> int:
         view = memoryview(data).cast("B")
         for start in range(0, len(view), _MESSAGE_BYTES_MAX):
-            self._wire.send_bytes(DATA + view[start : start + _MESSAGE_BYTES_MAX])
+            self._waiting += view[start : start + _MESSAGE_BYTES_MAX]
+            if len(self._waiting) >= _MESSAGE_BYTES_MAX:
+                self.flush()
         return len(view)
 
     def flush(self) -> None:
-        pass
+        if len(self._waiting) > len(DATA):
+            self._wire.send_bytes(self._waiting)
+            self._waiting = bytearray(DATA)
 
     def close(self) -> None:
+        self.flush()
         self.closed = True
 
 

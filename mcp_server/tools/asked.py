@@ -13,6 +13,7 @@ from mcp_server.names import clean
 from mcp_server.tools.desk import Desk, Detail, WindowText, Zone
 from query.errors import GroupingError
 from query.figures import significant
+from query.recorded import recorded
 from query.windows import Window
 
 if TYPE_CHECKING:
@@ -69,7 +70,11 @@ class RequestTools:
         only = RequestFilter(operation=operation, model=model)
         found = slow_requests(self._desk.source, span, rule, now=now, only=only, top=limit)
         more = call_text("slow_requests", {"window": window, "limit": 50, "detail": "full"})
-        return self._desk.answer(slow_answer(found, now, detail, more), detail=detail, more=more)
+        _, age_s = recorded(self._desk.source, span, now=now)
+        answer = slow_answer(found, age_s, detail, more)
+        if not found.n:
+            answer = self._desk.explained(answer, ["request"], span, "slow_requests", {})
+        return self._desk.answer(answer, detail=detail, more=more)
 
     def diagnose(
         self,
@@ -85,21 +90,22 @@ class RequestTools:
             answer = diagnosis_answer(diagnose(self._desk.source, at, now=now), now)
         elif window is not None and at is None:
             span = self._desk.window(window, tz, now)
-            answer = window_diagnosis_answer(diagnose_window(self._desk.source, span, now=now), now)
+            found = diagnose_window(self._desk.source, span, now=now)
+            answer = window_diagnosis_answer(found, now)
+            if not found.request_count and not found.coverage:
+                answer = self._desk.explained(answer, ["request", "system_sample"], span, "diagnose", {})
         else:
             raise GroupingError("One thing is diagnosed at a time", "give at, a request, or window")
         return self._desk.answer(answer, detail="full")
 
 
-def slow_answer(found: "SlowRequests", now: datetime, detail: str, more: str) -> SlowRequestsAnswer:
+def slow_answer(found: "SlowRequests", age_s: float | None, detail: str, more: str) -> SlowRequestsAnswer:
     """Slow requests, one row each. Operations and models are data: none is in the summary."""
     extra = ["service", "trace_id", "event_id"] if detail == "full" else []
-    newest = max((one.observed_at for one in found.requests), default=None)
     shown = len(found.requests)
-    why_none = "no request was recorded in that time" if not found.n else "no request was slow by that rule"
     return SlowRequestsAnswer(
         summary=f"{found.slow_count} of {found.n} requests slow: {found.method}.",
-        window=window_answer(found.window, found.coverage, (now - newest).total_seconds() if newest else None),
+        window=window_answer(found.window, found.coverage, age_s),
         judged=Table(
             columns=["operation", "model", "n", "slow_from_s"],
             rows=[
@@ -112,11 +118,11 @@ def slow_answer(found: "SlowRequests", now: datetime, detail: str, more: str) ->
                      "in_tokens", "out_tokens", *extra],
             rows=[_slow_row(one, found.window, with_more=bool(extra)) for one in found.requests],
         ),
-        notes=[*found.limits, *([] if shown else [why_none])],
+        notes=[*found.limits, *(["no request was slow by that rule"] if found.n and not shown else [])],
         next=[
             *([call_text("diagnose", {"at": str(found.requests[0].seq)})] if shown else []),
             *([more] if shown < found.slow_count else []),
-            *([] if shown else [call_text("slow_requests", {"window": "7d"})]),
+            *([call_text("slow_requests", {"window": "7d"})] if found.n and not shown else []),
         ],
     )  # fmt: skip
 
@@ -150,8 +156,11 @@ def window_diagnosis_answer(found: "WindowDiagnosis", now: datetime) -> Diagnose
     """What stood out in a window; effects are sums over its slow requests."""
     ratio = significant(found.slowdown_ratio)
     words = "" if ratio is None else f", together {ratio} times what was expected"
+    judged = f"{found.slow_count} of {found.request_count} requests were slow{words}"
+    if not found.request_count:
+        judged = "No request of that time can be judged"
     return DiagnoseAnswer(
-        summary=f"{found.slow_count} of {found.request_count} requests were slow{words}. {_verdict(found)}",
+        summary=f"{judged}. {_verdict(found)}",
         window=window_answer(found.window, found.coverage, (now - found.window.end).total_seconds()),
         slow=found.is_slow,
         duration_s=None,

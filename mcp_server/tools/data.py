@@ -5,12 +5,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
+import numpy as np
 from mcp.types import CallToolResult
 from pydantic import Field
 
 from mcp_server.answers import SQL_TOKENS_MAX, TOKENS_MAX, Answer, Number, Table, WindowAnswer
 from mcp_server.figures import json_value
 from mcp_server.tools.desk import Desk, Zone
+from query.asker import asker
 from query.capabilities import GpuCapabilities, capabilities
 from query.describe import SQL_EXAMPLES, describe_kind, describe_metrics
 from query.figures import significant
@@ -80,6 +82,7 @@ class DataTools:
     ) -> Annotated[CallToolResult, RunSqlAnswer]:
         """One SELECT over gpu_sample, system_sample, process_sample, request, …; for trends use query_metrics."""
         from query.ad_hoc import run_sql  # noqa: PLC0415 - DuckDB takes 90 ms, and the first answer is waited for
+        from query.sql_guard import referenced_kinds  # noqa: PLC0415 - as above
 
         now = self._desk.now(tz)
         span = self._desk.window(window, tz, now) if window else None
@@ -91,11 +94,16 @@ class DataTools:
             time_zone=zone_info(tz or self._desk.settings.time_zone).key,
             start_us=span.start_us if span else 0,
             end_us=span.end_us if span else END_OF_TIME_US,
+            cancelled=asker().has_left,
         )
         with self._desk.source.reader() as reader:
             looked_at = extent_answer(reader.extents(), now)
         more = "aggregate in the SELECT, or select fewer columns"
-        return self._desk.answer(sql_answer(found, looked_at), tokens_max=SQL_TOKENS_MAX, more=more)
+        answer = sql_answer(found, looked_at)
+        if not found.table.num_rows and (kinds := referenced_kinds(sql)):
+            everything = span or self._desk.window("all", tz, now)
+            answer = self._desk.explained(answer, kinds, everything, "run_sql", {"sql": sql})
+        return self._desk.answer(answer, tokens_max=SQL_TOKENS_MAX, more=more)
 
 
 def extent_answer(extents: Mapping[str, KindExtent], now: datetime) -> WindowAnswer:
@@ -171,7 +179,11 @@ def metrics_description(search: str, window: WindowAnswer) -> DescribeDataAnswer
         summary=f"{len(found)} metrics{' that speak of what was searched' if search else ''}.",
         window=window,
         table=Table(columns=columns, rows=rows),
-        notes=[] if "meaning" in columns else ["meanings come with search, such as search='power'"],
+        notes=[f"no metric's name or meaning holds all words of {search[:60]!r}; without search all are listed"]
+        if not found
+        else []
+        if "meaning" in columns
+        else ["meanings come with search, such as search='power'"],
         next=[f"query_metrics(metrics=['{found[0].name}'], window='1h')" if found and search else again],
     )
 
@@ -199,7 +211,7 @@ def capabilities_answer(found: Sequence[GpuCapabilities], zone: ZoneInfo, window
     return DescribeDataAnswer(
         summary=f"{given} of {asked} driver calls on {len(found)} GPUs give a value; the others are listed."
         if found
-        else "No GPU has been recorded, so none was asked.",
+        else "No GPU's driver has been asked what it gives: there is none, or it is made up.",
         window=window,
         table=Table(columns=["gpu", "uuid", "status", "calls", "since"], rows=rows),
         notes=["a call that gives nothing is tried again, after 1 to 10 minutes"] if rows else [],
@@ -207,9 +219,16 @@ def capabilities_answer(found: Sequence[GpuCapabilities], zone: ZoneInfo, window
     )
 
 
+def _values(column: Any) -> Any:
+    """The values of a column; those of single precision as short as they are: 696.849, not 696.8489990234375."""
+    if str(column.type) == "float":
+        return [None if value is None else float(str(np.float32(value))) for value in column.to_pylist()]
+    return column.to_pylist()
+
+
 def sql_answer(found: "SqlResult", window: WindowAnswer) -> RunSqlAnswer:
     """Rows of a query."""
-    columns = [column.to_pylist() for column in found.table.columns]  # by position: names may stand twice
+    columns = [_values(column) for column in found.table.columns]  # by position: names may stand twice
     rows = [[json_value(value) for value in values] for values in zip(*columns, strict=True)]
     count = f"{len(rows)} row{'' if len(rows) == 1 else 's'}"
     return RunSqlAnswer(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import anyio
 from mcp.server.mcpserver import Context
@@ -16,9 +16,11 @@ from mcp.server.mcpserver.tools import Tool
 from mcp.types import CallToolResult, ToolAnnotations
 from pydantic import Field
 
-from mcp_server.answers import CONCISE_TOKENS_MAX, TOKENS_MAX, Answer, result, try_text
+from mcp_server.answers import CONCISE_TOKENS_MAX, TOKENS_MAX, Answer, call_text, result, try_text
 from mcp_server.repairing import corrected
+from query.asker import Asker, asked_by
 from query.local_source import LocalSource
+from query.nearest import why_nothing
 from query.windows import Window, resolve_window, zone_info
 from store.errors import GpuledgerError
 
@@ -35,6 +37,7 @@ _OF_A_MODEL = {
 }
 """What a person does on a terminal, as a model does it."""
 
+GivenAnswer = TypeVar("GivenAnswer", bound=Answer)
 WindowText = Annotated[str, Field(description="15m, 'yesterday 9-17', A..B")]
 Gpus = list[int] | None
 Zone = str | None
@@ -83,6 +86,25 @@ class Desk:
     def window(self, asked: str, tz: str | None, now: datetime) -> Window:
         return resolve_window(asked, now=now, time_zone=tz or self.settings.time_zone)
 
+    def explained(
+        self, answer: GivenAnswer, kinds: Sequence[str], window: Window, name: str, arguments: Mapping[str, Any]
+    ) -> GivenAnswer:
+        """An answer that found nothing, with the reason, and a call over the nearest window that has something.
+
+        Args:
+            answer: That holds nothing.
+            kinds: The kinds of events that it was made from.
+            window: The time that was asked about.
+            name: Of the tool to call.
+            arguments: For it, but for the window.
+        """
+        nothing = why_nothing(self.source, kinds, window)
+        if nothing.window or (nothing.has_others and not answer.next):
+            calls = [call_text(name, {**arguments, "window": nothing.window or window.asked})]
+        else:
+            calls = answer.next or ["describe_data()"]
+        return answer.model_copy(update={"notes": [*answer.notes, nothing.reason], "next": calls})
+
     def answer(
         self, answer: Answer, *, detail: str = "concise", more: str | None = None, tokens_max: int | None = None
     ) -> CallToolResult:
@@ -100,19 +122,25 @@ def as_tool(
 ) -> Tool:
     """A function as a tool: its name, its docstring as description, its parameters, and `Answer` as its output.
 
-    It runs in a thread, and is let go of when the client cancels the call; a call that lasts says so every second. A
-    known problem becomes the sentence that the model is shown, with a call that works.
+    It runs in a thread, and is let go of when the client cancels the call: what it reads or asks of DuckDB is stopped.
+    A call that lasts says so every second. A known problem becomes the sentence that the model is shown, with a call
+    that works.
     """
 
     @functools.wraps(function)
     async def asked(ctx: Context[Any, Any], **arguments: Any) -> CallToolResult:
         given = {name: value for name, value in arguments.items() if value != defaults[name]}
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_tell_progress, ctx, progress_every_s)
-            answer = await anyio.to_thread.run_sync(
-                functools.partial(_answered, function, arguments), abandon_on_cancel=True
-            )
-            tasks.cancel_scope.cancel()
+        client = Asker()
+        asked_by(client)  # the thread takes this task's context with it
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_tell_progress, ctx, progress_every_s)
+                answer = await anyio.to_thread.run_sync(
+                    functools.partial(_answered, function, arguments), abandon_on_cancel=True
+                )
+                tasks.cancel_scope.cancel()
+        finally:
+            client.leave()
         if isinstance(answer, GpuledgerError):
             raise ToolError(spoken(function.__name__, given, answer)) from answer
         return answer

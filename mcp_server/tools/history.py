@@ -1,7 +1,7 @@
 """The tools that compare: two windows, a window with its usual hours, the past with what is to come."""
 
-from collections.abc import Mapping
-from datetime import datetime, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 from mcp.types import CallToolResult
@@ -10,9 +10,11 @@ from pydantic import Field
 from mcp_server.answers import Answer, Number, Table, WindowAnswer, call_text, window_answer
 from mcp_server.names import clean
 from mcp_server.tools.desk import Desk, Detail, Gpus, WindowText, Zone
-from query.figures import significant, sparkline
+from query.figures import age_words, significant, sparkline
 from query.lengths import length_s
+from query.nearest import why_nothing, window_text
 from query.quantities import quantity
+from query.recorded import recorded
 from query.windows import Window
 
 if TYPE_CHECKING:
@@ -71,8 +73,32 @@ class HistoryTools:
         other = self._desk.window(baseline, tz, now) if baseline else day_before(span)
         found = compare_windows(self._desk.source, other, span, tuple(metrics or ()), gpus=tuple(gpu or ()))
         more = call_text("compare_windows", {"window": window, "limit": 100})
-        answer = comparison_answer(found, now, limit, more)
+        looked_at, compared = (
+            window_answer(one, *recorded(self._desk.source, one, now=now)) for one in (found.window, found.reference)
+        )
+        answer = comparison_answer(found, looked_at, compared, limit, more)
+        if not found.differences:
+            answer = self._undiffering(answer, found, tuple(metrics or ()))
         return self._desk.answer(answer, detail="full" if limit > 8 else "concise", more=more)
+
+    def _undiffering(
+        self, answer: CompareWindowsAnswer, found: "Comparison", metrics: Sequence[str]
+    ) -> CompareWindowsAnswer:
+        """A comparison without series, with why, and a call over the nearest windows that have some."""
+        kinds = _kinds(metrics)
+        asked = {"window": found.window, "baseline": found.reference}
+        nothing = {name: why_nothing(self._desk.source, kinds, window) for name, window in asked.items()}
+        before = nothing["baseline"].nearest
+        if before and before.end > found.window.start and before.start < found.window.end:
+            words = f"baseline: {nothing['baseline'].reason}: there is nothing to compare with yet"
+            return answer.model_copy(update={"notes": [*answer.notes, words]})
+        if not any(one.window for one in nothing.values()):
+            return answer
+        notes = [f"{name}: {one.reason}" for name, one in nothing.items() if one.window]
+        better = {name: one.window or window_text(asked[name]) for name, one in nothing.items()}
+        return answer.model_copy(
+            update={"notes": [*answer.notes, *notes], "next": [call_text("compare_windows", better)]}
+        )
 
     def find_anomalies(
         self,
@@ -93,7 +119,10 @@ class HistoryTools:
         wanted = metrics or usual_metrics(gpus=gpus)
         found = find_anomalies(self._desk.source, wanted, span, gpus=gpus, threshold=threshold)
         more = call_text("find_anomalies", {"window": window, "limit": 100})
-        answer = anomalies_answer(found, now, limit, more)
+        looked_at = window_answer(span, *recorded(self._desk.source, span, now=now))
+        answer = anomalies_answer(found, looked_at, limit, more)
+        if not found.judged:
+            answer = self._desk.explained(answer, _kinds(wanted), span, "find_anomalies", {})
         return self._desk.answer(answer, detail="full" if limit > 8 else "concise", more=more)
 
     def forecast(
@@ -119,7 +148,18 @@ class HistoryTools:
         ahead_s = length_s(ahead) if ahead else None
         found = forecast(self._desk.source, wanted.name, span, ahead_s=ahead_s, limit=met, gpus=tuple(gpu or ()))
         more = call_text("forecast", {"metric": wanted.name, "window": window, "gpu": [0]})
-        return self._desk.answer(forecast_answer(found, now, detail), detail=detail, more=more)
+        answer = forecast_answer(found, now, detail)
+        if not found.series:
+            answer = self._desk.explained(answer, [wanted.kind.name], span, "forecast", {"metric": wanted.name})
+        return self._desk.answer(answer, detail=detail, more=more)
+
+
+def _kinds(metrics: Sequence[str]) -> list[str]:
+    """The kinds of events that some metrics are made from; of the usual ones where none is named."""
+    from query.catalogue import find_metric  # noqa: PLC0415 - as above
+    from query.history import USUAL_METRICS  # noqa: PLC0415 - as above
+
+    return list(dict.fromkeys(find_metric(name).kind.name for name in metrics or USUAL_METRICS))
 
 
 def _of(window: Window, coverage: float | None, now: datetime) -> WindowAnswer:
@@ -127,7 +167,9 @@ def _of(window: Window, coverage: float | None, now: datetime) -> WindowAnswer:
     return window_answer(window, coverage, (now - window.end).total_seconds() if coverage else None)
 
 
-def comparison_answer(found: "Comparison", now: datetime, limit: int, more: str) -> CompareWindowsAnswer:
+def comparison_answer(
+    found: "Comparison", window: WindowAnswer, baseline: WindowAnswer, limit: int, more: str
+) -> CompareWindowsAnswer:
     """What differs, one row a series."""
     changed = len(found.changed)
     rows = [
@@ -151,8 +193,8 @@ def comparison_answer(found: "Comparison", now: datetime, limit: int, more: str)
         notes.append(f"{len(found.only_before)} series only before, {len(found.only_after)} only after")
     return CompareWindowsAnswer(
         summary=f"{changed} of {found.n} series differ with certainty and by what matters.",
-        window=_of(found.window, found.coverage, now),
-        baseline=_of(found.reference, found.coverage, now),
+        window=window,
+        baseline=baseline,
         differences=Table(columns=columns, rows=rows),
         step_s=found.step_s,
         notes=notes,
@@ -160,7 +202,7 @@ def comparison_answer(found: "Comparison", now: datetime, limit: int, more: str)
     )
 
 
-def anomalies_answer(found: "Anomalies", now: datetime, limit: int, more: str) -> FindAnomaliesAnswer:
+def anomalies_answer(found: "Anomalies", window: WindowAnswer, limit: int, more: str) -> FindAnomaliesAnswer:
     """The anomalies, the furthest from what is usual first."""
     rows = [
         [
@@ -176,14 +218,13 @@ def anomalies_answer(found: "Anomalies", now: datetime, limit: int, more: str) -
         for one in found.spells[:limit]
     ]
     why_not = list(dict.fromkeys(one.why_not for one in found.judged if one.why_not))[:3]
-    nothing = [] if found.judged else ["none of these metrics was recorded in that time"]
     return FindAnomaliesAnswer(
         summary=f"{len(found.spells)} anomal{'y' if len(found.spells) == 1 else 'ies'} in {len(found.judged)} series.",
-        window=_of(found.window, found.coverage, now),
+        window=window,
         anomalies=Table(columns=["begins", "ends", "metric", "unit", "of", "value", "usual", "score"], rows=rows),
         judged_steps=found.n,
         step_s=found.step_s,
-        notes=[found.method, *found.limits, *why_not, *nothing],
+        notes=[found.method, *found.limits, *why_not],
         next=[more] if len(found.spells) > limit else [] if rows else [call_text("list_events", {"window": "24h"})],
     )
 
@@ -193,17 +234,16 @@ def forecast_answer(found: "Forecast", now: datetime, detail: str) -> ForecastAn
     verdicts: dict[str, int] = {}
     for one in found.series:
         verdicts[one.verdict] = verdicts.get(one.verdict, 0) + 1
-    words = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items()) or "no values"
+    words = ", ".join(f"{verdict} ({count})" for verdict, count in verdicts.items()) or "no values"
     columns = ["of", "verdict", "per_day", "at_end", "low", "high", "mase", "held", "limit_met", "spark"]
     full = {_label(one): [significant(point.value) for point in one.points] for one in found.series}
     return ForecastAnswer(
-        summary=f"{found.metric}, {timedelta(seconds=round(found.ahead_s))} ahead: {words}.",
+        summary=f"{found.metric}, {age_words(found.ahead_s)} ahead: {words}.",
         window=_of(found.window, found.coverage, now),
         forecasts=Table(columns=columns, rows=[_forecast_row(one, found.unit) for one in found.series]),
         ahead_s=significant(found.ahead_s, 6) or 0,
         series=full if detail == "full" else None,
         notes=[f"values in {found.unit or 'plain units'}, one step {found.step_s} s", found.method, *found.limits],
-        next=[] if found.series else [call_text("query_metrics", {"metrics": [found.metric], "window": "7d"})],
     )
 
 

@@ -15,6 +15,7 @@ from query.availability import Availability, GpuAvailability, availability
 from query.figures import age_words, significant, spelled
 from query.health import Health, Part, health
 from query.live import GPU_COLUMNS, HOST_COLUMNS, LOOK_BACK_S, GpuNow, HostNow, LiveState, live_state
+from query.recorded import recorded_share
 from query.windows import Window
 
 _GPU_CONCISE = (
@@ -64,7 +65,12 @@ class NowTools:
     ) -> Annotated[CallToolResult, LiveStateAnswer]:
         """GPUs and host now: utilization, memory, power, temperature, clocks. For the past use query_metrics."""
         state = live_state(self._desk.source, now=self._desk.now(tz), gpus=gpu or ())
-        return self._desk.answer(live_answer(state, detail), detail=detail, more="live_state(gpu=[0])")
+        answer = live_answer(state, detail)
+        if state.newest_age_s is None:
+            metrics = {"metrics": ["gpu.utilization_percent", "cpu.utilization_percent"]}
+            span = live_window(state)
+            answer = self._desk.explained(answer, ["gpu_sample", "system_sample"], span, "query_metrics", metrics)
+        return self._desk.answer(answer, detail=detail, more="live_state(gpu=[0])")
 
     def check_gpu_availability(
         self,
@@ -81,11 +87,17 @@ class NowTools:
             free_memory_bytes=min_free_memory_gb * GIB,
             utilization_max_percent=max_utilization,
         )
-        return self._desk.answer(availability_answer(found, count), more=f"check_gpu_availability(over={over!r})")
+        answer = availability_answer(found, count)
+        if not found.gpus:
+            metrics = {"metrics": ["gpu.utilization_percent"]}
+            answer = self._desk.explained(answer, ["gpu_sample"], window, "query_metrics", metrics)
+        return self._desk.answer(answer, more=f"check_gpu_availability(over={over!r})")
 
     def get_system_health(self) -> Annotated[CallToolResult, HealthAnswer]:
         """Whether GPUs, host and the recording itself are well; what to do where not."""
-        return self._desk.answer(health_answer(health(self._desk.source, now=self._desk.now())))
+        now = self._desk.now()
+        found = health(self._desk.source, now=now)
+        return self._desk.answer(health_answer(found, recorded_share(self._desk.source, found.window, now=now)))
 
 
 def live_answer(state: LiveState, detail: str) -> LiveStateAnswer:
@@ -97,17 +109,22 @@ def live_answer(state: LiveState, detail: str) -> LiveStateAnswer:
         age = age_words(state.newest_age_s)
         notes.append(f"the newest sample is {age} old, so values are null; see that 'gpuledger up' runs")
     is_full = detail == "full"
-    start = state.as_of - timedelta(seconds=LOOK_BACK_S)
-    window = Window(start, state.as_of, str(state.as_of.tzinfo), "now")
     return LiveStateAnswer(
         summary=_live_summary(state),
-        window=window_answer(window, _fresh_share(state), state.newest_age_s),
+        window=window_answer(live_window(state), _fresh_share(state), state.newest_age_s),
         stale=state.is_stale,
         gpus=_gpu_table(state.gpus, _GPU_FULL if is_full else _GPU_CONCISE),
         host=_host_table(state.hosts, HOST_COLUMNS if is_full else _HOST_CONCISE),
         notes=[*notes, *(_absence_notes(state.gpus) if is_full else ())],
         next=["query_metrics(metrics=['gpu.utilization_percent'], window='1h')"] if state.gpus else ["describe_data()"],
     )
+
+
+def live_window(state: LiveState) -> Window:
+    """The time that the samples at hand are from, one expected of each GPU and host; where none is, that looked at."""
+    ages = [gpu.age_s for gpu in state.gpus] + [host.age_s for host in state.hosts]
+    start = state.as_of - timedelta(seconds=max(ages, default=LOOK_BACK_S))
+    return Window(start, state.as_of, str(state.as_of.tzinfo), "now")
 
 
 def _fresh_share(state: LiveState) -> float:
@@ -205,12 +222,12 @@ def _availability_row(gpu: GpuAvailability) -> list[Any]:
 
 def _availability_notes(found: Availability, *, is_unified: bool) -> Iterator[str]:
     if not found.gpus:
-        yield "no GPU was sampled in that time; live_state says why"
+        yield "no GPU was sampled in that time"
     if is_unified:
         yield "unified memory: what is free is what the host can still give"
 
 
-def health_answer(found: Health) -> HealthAnswer:
+def health_answer(found: Health, coverage: float) -> HealthAnswer:
     """Each part with its verdict, the worst first."""
     order = ("critical", "warning", "unknown", "ok")
     parts: list[Part] = sorted(found.parts, key=lambda part: order.index(part.verdict))
@@ -218,7 +235,7 @@ def health_answer(found: Health) -> HealthAnswer:
     advice = f"look at {', '.join(wrong)}" if wrong else "nothing needs attention"
     return HealthAnswer(
         summary=f"{found.verdict}: {advice}.",
-        window=window_answer(found.window, _fresh_share(found.live), found.live.newest_age_s),
+        window=window_answer(found.window, coverage, found.live.newest_age_s),
         status=found.verdict,
         parts=Table(
             columns=["part", "status", "what", "advice"],

@@ -1,6 +1,7 @@
 """The tools that say how it was: metrics, processes and events of a window."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -14,10 +15,12 @@ from mcp_server.tools.desk import Desk, Detail, Gpus, WindowText, Zone
 from query.absence import why_no_values
 from query.catalogue import find_metric
 from query.figures import significant, sparkline, spelled
+from query.nearest import nearest_window
 from query.processes import ProcessRanking, ProcessUse, Ranking, rank_processes
-from query.recorded import recorded_share
+from query.recorded import recorded
 from query.timeline import Happening, Timeline, timeline
 from query.trends import Trend, TrendSeries, trend
+from query.windows import Window
 
 SPARK_POINTS = 24
 _STATS_FIGURES = ("min", "avg", "p50", "p95", "max", "last", "slope_per_hour", "increase")
@@ -74,7 +77,11 @@ class PastTools:
         ]
         reasons = {one.metric: why_no_values(self._desk.source, one) for one in trends if not one.series}
         more = call_text("query_metrics", {"metrics": wanted[:1], "window": window, "detail": "full"})
-        return self._desk.answer(metrics_answer(trends, reasons, detail), detail=detail, more=more)
+        answer = metrics_answer(trends, reasons, detail)
+        if len(reasons) == len(trends) and not any(one.absent for one in trends):
+            kinds = list(dict.fromkeys(find_metric(name).kind.name for name in wanted))
+            answer = self._desk.explained(answer, kinds, span, "query_metrics", {"metrics": wanted})
+        return self._desk.answer(answer, detail=detail, more=more)
 
     def top_processes(
         self,
@@ -90,9 +97,12 @@ class PastTools:
         now = self._desk.now(tz)
         span = self._desk.window(window, tz, now)
         found = rank_processes(self._desk.source, span, by=by, gpus=gpu or (), user=user, top=limit)
-        coverage = recorded_share(self._desk.source, span, now=now)
+        share_and_age = recorded(self._desk.source, span, now=now)
         more = call_text("top_processes", {"window": window, "by": by, "limit": 50, "detail": "full"})
-        return self._desk.answer(processes_answer(found, coverage, now, detail, more), detail=detail, more=more)
+        answer = processes_answer(found, share_and_age, detail, more)
+        if not found.processes:
+            answer = self._desk.explained(answer, ["process_sample"], span, "top_processes", {"by": by})
+        return self._desk.answer(answer, detail=detail, more=more)
 
     def list_events(
         self,
@@ -116,10 +126,29 @@ class PastTools:
             before_seq=cursor,
             top=limit,
         )
-        coverage = recorded_share(self._desk.source, span, now=now)
-        answer = events_answer(found, coverage, now)
+        share_and_age = recorded(self._desk.source, span, now=now)
+        answer = events_answer(found, share_and_age)
+        if not found.happenings:
+            answer = self._before_them(answer, span, types or (), min_severity, gpu or ())
         more = call_text("list_events", {"window": window, "limit": limit, "cursor": answer.cursor})
         return self._desk.answer(answer, detail="full" if limit > 15 else "concise", more=more)
+
+    def _before_them(
+        self, answer: ListEventsAnswer, window: Window, types: Sequence[str], severity: str, gpus: Sequence[int]
+    ) -> ListEventsAnswer:
+        """An answer without events, with the nearest before them of those that were asked for."""
+        everything = replace(window, start=datetime.fromtimestamp(0, window.start.tzinfo), end=window.start)
+        earlier = timeline(self._desk.source, everything, types=types, severity=severity, gpus=gpus, top=1).happenings
+        if not earlier:
+            call = call_text("list_events", {"window": window.asked}) if types or gpus else "describe_data()"
+            notes = [*answer.notes, "nor was there any before it"]
+            return answer.model_copy(update={"notes": notes, "next": [call]})
+        at_us = round(earlier[0].last_at.timestamp() * 1e6)
+        nearest = nearest_window(window, at_us, None)
+        asked = {"types": list(types)} if types else {}
+        call = call_text("list_events", {"window": nearest.asked, **asked}) if nearest else ""
+        reason = f"the newest before it is of {earlier[0].last_at:%Y-%m-%d %H:%M:%S}"
+        return answer.model_copy(update={"notes": [*answer.notes, reason], "next": [call]})
 
 
 def _gpus_for(metric: str, gpu: Sequence[int] | None) -> Sequence[int]:
@@ -194,24 +223,21 @@ def _trend_phrase(one: Trend) -> str:
 
 
 def processes_answer(
-    found: ProcessRanking, coverage: float, now: datetime, detail: str, more: str
+    found: ProcessRanking, share_and_age: tuple[float, float | None], detail: str, more: str
 ) -> TopProcessesAnswer:
     """Processes, one row each. Their names are data: none is in the summary."""
     extra = ["command", "container", "host_memory_bytes", "first", "last"] if detail == "full" else []
     shown, count = len(found.processes), found.process_count
-    newest_age_s = (now - found.newest_at).total_seconds() if found.newest_at else None
-    notes = [] if count else ["no process was seen on a GPU in that time; a wider window may have some"]
     return TopProcessesAnswer(
         summary=f"{count} process{'' if count == 1 else 'es'} on GPUs{f', the first {shown}' if shown < count else ''}"
         f" by {found.by}.",
-        window=window_answer(found.window, coverage, newest_age_s),
+        window=window_answer(found.window, *share_and_age),
         processes=Table(
             columns=["pid", "name", "user", "gpus", "gpu_memory_bytes", "gpu_util_percent", "gpu_seconds",
                      "cpu_seconds", "running", *extra],
             rows=[_process_row(one, with_more=bool(extra)) for one in found.processes],
         ),
-        notes=notes,
-        next=[more] if shown < count else [] if count else ["top_processes(window='24h')"],
+        next=[more] if shown < count else [],
     )  # fmt: skip
 
 
@@ -231,32 +257,30 @@ def _process_row(one: ProcessUse, *, with_more: bool) -> list[Any]:
     return [*row, clean(one.command), clean(one.container, 64), figure(one.host_memory_bytes), *times]
 
 
-def events_answer(found: Timeline, coverage: float, now: datetime) -> ListEventsAnswer:
+def events_answer(found: Timeline, share_and_age: tuple[float, float | None]) -> ListEventsAnswer:
     """Events, the newest first. The source's words are data and stay in their cells."""
     shown = found.happenings
     counts: dict[str, int] = {}
     for one in shown:
         counts[one.event] = counts.get(one.event, 0) + one.n
     kinds = ", ".join(f"{n} {event}" for event, n in counts.items())
-    newest = max((one.last_at for one in shown), default=None)
     rest = found.n - len(shown)
     words = [f"{found.event_count} events", *([kinds] if kinds else []), *([f"{rest} rows more"] if rest else [])]
     return ListEventsAnswer(
         summary=f"{': '.join(words[:2])}{''.join(f', and {one}' for one in words[2:])}.",
-        window=window_answer(found.window, coverage, (now - newest).total_seconds() if newest else None),
+        window=window_answer(found.window, *share_and_age),
         events=Table(
             columns=["at", "last", "n", "event", "severity", "gpu", "detail", "lasted_s", "message"],
             rows=[_event_row(one, found) for one in shown],
         ),
         cursor=min(one.seq for one in shown) if rest else None,
-        notes=[] if shown else [_no_events(coverage)],
-        next=[] if shown else [call_text("list_events", {"window": "7d"})],
+        notes=[] if shown else [_no_events(share_and_age[0])],
     )
 
 
 def _no_events(coverage: float) -> str:
     if coverage == 0:
-        return "nothing was recorded in that time; describe_data() says from when to when there is data"
+        return "nothing was recorded in that time"
     return f"the collector was recording for {100 * coverage:.3g} % of that time, and nothing of that kind happened"
 
 

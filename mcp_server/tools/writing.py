@@ -64,6 +64,9 @@ class WritingTools:
             size_bytes=written.size_bytes,
             notes=[f"polars.{read}({str(written.path)!r}) reads it"],
         )
+        if not written.event_count and what.strip() in KINDS:
+            asked = {"what": what, "name": f"{name}-nearest"}
+            answer = self._desk.explained(answer, [what.strip()], span, "export_data", asked)
         return self._desk.answer(answer)
 
     def add_annotation(

@@ -476,7 +476,7 @@ def test_a_sandbox_is_known_by_what_lies_around(tmp_path, environment, file, exp
 
 def test_a_fresh_machine_is_told_how_to_begin(machine):
     report = machine.examine("gpu 0\n")
-    (sql,) = lines([sql_check(landlock_version())])
+    (sql,) = lines([sql_check(landlock_version(), refuses_sockets=True)])
     sql = sql.replace("SQL", f"{'SQL':<12}")
     assert (
         "\n".join(lines(report.checks[-len(RECORDING) :]))
@@ -660,4 +660,7 @@ def test_gpus_that_say_the_same_are_one_line_and_others_are_named_apart(machine)
     ],
 )
 def test_what_holds_foreign_sql_is_told(landlock, finding):
-    assert sql_check(landlock) == Check("SQL", State.OK, finding)
+    assert sql_check(landlock, refuses_sockets=True) == Check("SQL", State.OK, finding)
+    open_sockets = sql_check(landlock, refuses_sockets=False)
+    assert open_sockets.state == State.WARNING
+    assert open_sockets.finding == f"{finding}; UDP and Unix sockets are not shut"

@@ -2,6 +2,7 @@
 
 from contextlib import closing
 
+import prometheus_client.openmetrics.parser
 import prometheus_client.parser
 import pytest
 from starlette.applications import Starlette
@@ -105,3 +106,35 @@ def test_without_a_ledger_there_is_what_the_server_knows_of_itself(tmp_path):
     assert answer.headers["content-type"].startswith("application/openmetrics-text")
     assert "dgx_mcp_build_info" in answer.text
     assert "dgx_mcp_requests" not in answer.text
+
+
+def test_a_bucket_bears_its_newest_call_so_that_it_can_be_diagnosed(folder):
+    with Ledger(folder) as ledger:
+        ledger.append(
+            [
+                Event("request", call.observed_at_us, dict(call.values) | {"event_id": name})
+                for call, name in [
+                    (call(10, "live_state", 0.2), "older"),
+                    (call(11, "live_state", 0.21), "newer"),
+                    (call(12, "run_sql", 0.22), "newest"),
+                    (call(13, "run_sql", 99.0), "endless"),
+                ]
+            ]
+        )
+    route = metrics_route(LocalSource(folder), "1.2.3")
+    with TestClient(Starlette(routes=[route])) as client:
+        text = client.get("/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"}).text
+    found = {
+        (sample.name, *sample.labels.values()): (sample.exemplar.labels["event_id"], sample.exemplar.value)
+        for family in prometheus_client.openmetrics.parser.text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.exemplar
+    }
+    requests, tools = "dgx_mcp_request_duration_seconds_bucket", "dgx_mcp_tool_duration_seconds_bucket"
+    assert found == {
+        (requests, "0.25", "tools/call"): ("newest", 0.22),
+        (requests, "+Inf", "tools/call"): ("endless", 99.0),
+        (tools, "0.25", "live_state"): ("newer", 0.21),
+        (tools, "0.25", "run_sql"): ("newest", 0.22),
+        (tools, "+Inf", "run_sql"): ("endless", 99.0),
+    }

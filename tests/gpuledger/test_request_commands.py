@@ -130,3 +130,23 @@ def test_a_window_is_diagnosed_in_every_form(slowed, tmp_path):
 def test_one_thing_is_diagnosed_at_a_time(slowed, arguments):
     done = slowed("diagnose", *arguments, code=2)
     assert "One thing is diagnosed at a time: give a request, or --window" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [("requests",), ("slow", "--threshold", "1ms"), ("sql", "select operation, service from request")],
+    ids=lambda asked: asked[0],
+)
+def test_names_from_outside_are_no_commands_to_the_terminal(gpuledger, asked):
+    evil = {"operation": "\x1b[2J[red]chat", "response_model": "ll\u202eama", "service": "v\x1b]0;mine\x07llm\x9b31m"}
+    with Ledger(gpuledger.data) as ledger:
+        now_us = int(datetime.now(UTC).timestamp() * 1_000_000)
+        ledger.append(
+            [
+                Event("request", now_us - ago * 1_000_000, {**evil, "event_id": f"e-{ago}", "duration_seconds": 1.0})
+                for ago in range(1, 3)
+            ]
+        )
+    shown = gpuledger(*asked).stdout
+    assert "[2J[red]chat" in shown
+    assert [char for char in shown if not char.isprintable() and char not in "\n\xa0\u202f"] == []

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import anyio
 import httpx2 as httpx
+import psutil
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
@@ -56,6 +57,36 @@ def test_a_client_over_stdio_is_answered_and_each_call_is_recorded(own_ledger, t
         assert re.fullmatch(r'\{"arguments_sha256":"[0-9a-f]{16}"\}', row["attributes"])
         assert row["duration_seconds"] > 0
         assert row["ended_at"] > row["started_at"]
+
+
+def test_the_process_for_sql_is_started_after_the_first_answer_and_ends_with_the_server(own_ledger, tmp_path):
+    parameters = StdioServerParameters(
+        command=sys.executable, args=["-P", "-m", "gpuledger", "mcp"], env=environment(own_ledger, tmp_path)
+    )
+
+    def started(server: psutil.Process) -> list[psutil.Process]:
+        while not (children := server.children(recursive=True)):
+            os.sched_yield()
+        return children
+
+    async def converse():
+        me = psutil.Process()
+        before = set(me.children())
+        async with Client(stdio_client(parameters)) as client:
+            (server,) = set(me.children()) - before
+            await client.list_tools()
+            is_started_early = bool(server.children(recursive=True))
+            await client.call_tool("live_state", {})
+            first = await anyio.to_thread.run_sync(started, server)
+            answer = await client.call_tool("run_sql", {"sql": "select 42 as n"})
+            return is_started_early, first, server.children(recursive=True), answer.structured_content["table"]["rows"]
+
+    is_started_early, first, later, rows = anyio.run(converse)
+    assert (is_started_early, rows) == (False, [[42]])
+    assert later == first
+    assert len(first) == 1
+    gone, alive = psutil.wait_procs(first, timeout=30)
+    assert (gone, alive) == (first, [])
 
 
 def test_stdout_of_the_stdio_server_carries_nothing_but_the_protocol(own_ledger, tmp_path):

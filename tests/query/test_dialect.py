@@ -24,6 +24,7 @@ from query.export import export_events
 from query.leaks import memory_leaks
 from query.live import live_state, probe_words
 from query.machine import descriptions
+from query.nearest import why_nothing
 from query.newest_rows import NewestQuestion
 from query.processes import rank_processes
 from query.requests import RequestFilter
@@ -41,7 +42,19 @@ from store.events import KINDS
 
 TEXTS = {entry.name: entry.read_text() for entry in files("query").joinpath("sql").iterdir()}
 FRAGMENTS = {
-    *("relation", "in_window", "filter", "epoch_us", "bucket", "hours", "p50", "p95", "probe"),  # by the engine
+    *(
+        "relation",
+        "in_window",
+        "filter",
+        "epoch_us",
+        "bucket",
+        "hours",
+        "p50",
+        "p95",
+        "probe",
+        "start",
+        "end",
+    ),  # by the engine
     *("keys", "same_series", "name", "value", "interval", "reasons", "column"),  # names of declared columns
     *(
         "counts",
@@ -160,6 +173,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory, machine) -> list[str]:
     memory_leaks(listening, window, now=now)
     stragglers(listening, window, now=now)
     activity(listening, window)
+    why_nothing(listening, ["request"], window)
     export_events(listening, "request", window, format="csv", path=tmp_path_factory.mktemp("out") / "x.csv")
     return listening.asked
 

@@ -20,11 +20,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from query import ad_hoc, sql_process
+from query import ad_hoc, no_sockets, sql_process
 from query.ad_hoc import run_sql
 from query.confinement import landlock_version
 from query.errors import SqlFailedError, SqlRefusedError
 from query.local_source import LocalSource
+from query.no_sockets import can_refuse_sockets
 from query.sql_guard import Judged
 from query.sql_process import MEMORY_MAX_BYTES, WAITING_MAX, SqlProcess
 
@@ -366,3 +367,104 @@ def test_the_confinement_alone_leaves_nothing_but_reading_and_some_memory(tmp_pa
     assert left == ["read inside", "list inside", "some memory"]
     assert {became[name] for name in became if name not in left} == {"PermissionError", "MemoryError"}
     assert everything(tmp_path) == before
+
+
+SOCKETS = """
+import ctypes, json, os, socket, sys, threading
+from query.no_sockets import refuse_sockets
+port, path, parent = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+libc = ctypes.CDLL(None, use_errno=True)
+def sends():
+    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"secret", ("127.0.0.1", port))
+def connects(kind, address):
+    socket.socket(kind).connect(address)
+def calls(*arguments):
+    if libc.syscall(*arguments) < 0:
+        raise OSError(ctypes.get_errno(), "refused")
+numbers = {"x86_64": (425, 310), "aarch64": (425, 270)}[os.uname().machine]
+class Span(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+byte = ctypes.create_string_buffer(1)
+span = Span(ctypes.addressof(byte), 1)
+tries = {
+    "udp": sends,
+    "tcp": lambda: connects(socket.AF_INET, ("127.0.0.1", port)),
+    "unix": lambda: connects(socket.AF_UNIX, path),
+    "abstract": lambda: connects(socket.AF_UNIX, chr(0) + "nobody"),
+    "netlink": lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW),
+    "pair": socket.socketpair,
+    "ring": lambda: calls(numbers[0], 8, ctypes.create_string_buffer(120)),
+    "memory": lambda: calls(numbers[1], parent, ctypes.byref(span), 1, ctypes.byref(span), 1, 0),
+    "pipe": os.pipe,
+    "file": lambda: open("/proc/self/status").read(),
+}
+def tried(do):
+    try:
+        do()
+    except OSError as error:
+        return type(error).__name__
+    return "done"
+assert refuse_sockets()
+became = {name: tried(do) for name, do in tries.items()}
+thread = threading.Thread(target=lambda: became.update({"udp in a thread": tried(sends)}))
+thread.start(); thread.join()
+print(json.dumps(became))
+"""
+
+
+def test_without_sockets_nobody_is_reached(tmp_path):
+    path = str(tmp_path / "unix")
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+        socket.socket(socket.AF_UNIX) as unix,
+    ):
+        udp.bind(("127.0.0.1", 0))
+        udp.setblocking(False)
+        unix.bind(path)
+        unix.listen()
+        command = [sys.executable, "-c", SOCKETS, str(udp.getsockname()[1]), path, str(os.getpid())]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        with pytest.raises(BlockingIOError):
+            udp.recv(100)
+    became = json.loads(done.stdout)
+    assert [name for name, how in became.items() if how == "done"] == ["pipe", "file"]
+    assert {how for how in became.values() if how != "done"} == {"PermissionError"}
+
+
+def test_every_thread_that_runs_sql_is_without_sockets(held):
+    held.answers_the_next()
+    statuses = [one.read_text() for one in Path(f"/proc/{held.source._sql.pid}/task").glob("*/status")]
+    assert len(statuses) > 1
+    assert all("\nSeccomp:\t2\n" in one and "\nNoNewPrivs:\t1\n" in one for one in statuses)
+
+
+def outcome_of(program, number: int, machine: int) -> int:
+    """What the kernel's interpreter makes of a call, for the four instructions that there are."""
+    at, loaded = 0, 0
+    while True:
+        code, skip_if, skip_else, value = program[at]
+        if code == 0x06:
+            return value
+        if code == 0x20:
+            loaded, at = {0: number, 4: machine}[value], at + 1
+        else:
+            holds = loaded == value if code == 0x15 else loaded >= value
+            at += 1 + (skip_if if holds else skip_else)
+
+
+@pytest.mark.parametrize("processor", ["x86_64", "aarch64"])
+def test_the_filter_of_each_processor_refuses_what_is_listed_and_nothing_else(processor):
+    machine = no_sockets._MACHINES[processor]
+    program = no_sockets._program(machine)
+    refused = {number for number in range(600) if outcome_of(program, number, machine.name) != 0x7FFF_0000}
+    assert refused == set(machine.refused.values())
+    assert {outcome_of(program, number, machine.name) for number in refused} == {0x0005_0001}
+    assert outcome_of(program, 0x4000_0000 | 1, machine.name) == 0x0005_0001
+    assert outcome_of(program, 1, machine.name + 1) == 0x0005_0001
+
+
+def test_where_calls_cannot_be_filtered_that_is_told_and_nothing_fails(monkeypatch):
+    assert can_refuse_sockets()
+    monkeypatch.setattr(no_sockets.platform, "machine", lambda: "riscv64")
+    assert not can_refuse_sockets()
+    assert not no_sockets.refuse_sockets()
