@@ -14,7 +14,17 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(900)
+
+
+def test_the_shells_linter_finds_nothing_in_what_runs_as_root():
+    scripts = [
+        *sorted((ROOT / "deploy").glob("*.sh")),
+        *(ROOT / "deploy/deb" / name for name in ("build.sh", "postinst", "prerm")),
+    ]
+    done = subprocess.run(["shellcheck", *scripts], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
 def samples(place, after_seq: int = 0) -> list[dict]:
