@@ -275,8 +275,8 @@ pid_of() { # pid_of UNIT: of the process that runs without systemd; fails where 
 is_running() { # is_running UNIT
     if [[ -z $no_systemd ]]; then
         systemctl is-active --quiet "$1"
-    else
-        pid_of "$1" >/dev/null
+    else # twice: while one program takes another's place in a process, it has no command line, or still its parent's
+        pid_of "$1" >/dev/null || { sleep 0.5 && pid_of "$1" >/dev/null; }
     fi
 }
 

@@ -68,7 +68,7 @@ def test_a_machines_life_from_installation_to_the_end_with_its_ledger_whole(plac
     before = samples(place)
     done = place.run("update.sh", "--wheel", str(make_wheel("1.2.0", breaks_the_collector)))
     assert done.returncode == 1
-    assert "release 1.2.0 was not well: 1.1.0 records again" in done.stdout
+    assert "release 1.2.0 was not well: 1.1.0 records again" in done.stdout, done.stdout
     assert "broken on purpose" in (place.root / "var/log/gpuledger/gpuledger-collector.log").read_text()
     assert records_with(place, "1.1.0")
     assert samples(place)[: len(before)] == before
