@@ -2,9 +2,10 @@
 # Install gpuledger as two services: the collector, and the MCP server over HTTP.
 #
 #   install.sh (--wheel FILE | --version VERSION [--index-url URL]) [--python PYTHON]
-#              [--root DIR] [--no-systemd] [--health-limit-s SECONDS] [--dry-run]
+#              [--root DIR] [--no-systemd | --no-start] [--health-limit-s SECONDS] [--dry-run]
 #
-# --root DIR puts everything under DIR; --no-systemd starts the units' own command lines itself.
+# --root DIR puts everything under DIR; --no-systemd starts the units' own command lines itself,
+# --no-start nothing.
 
 set -euo pipefail
 here=$(cd "$(dirname "$(readlink -f "$0")")" && pwd)
@@ -28,5 +29,5 @@ step "install $version into $releases/$version" make_release "$version"
 step "make $config, $state and $backups where they are missing" make_folders
 step "make $version the current release, with its units in $units" switch_to "$version"
 step "let the command gpuledger be $command_link" ln -sfn -- "$current/bin/gpuledger" "$command_link"
-step "start ${UNITS[*]} and see that they are healthy" restart_services || give_up
+[[ -n $no_start ]] || step "start ${UNITS[*]} and see that they are healthy" restart_services || give_up
 say "done: try 'gpuledger status --config $config'"

@@ -15,7 +15,7 @@ KEPT=5
 STOP_LIMIT_S=50
 GAP_LIMIT_S=2
 
-root='' no_systemd='' dry_run='' wheel='' version='' index_url='' python=python3 health_limit_s=60
+root='' no_systemd='' no_start='' dry_run='' wheel='' version='' index_url='' python=python3 health_limit_s=60
 
 say() { printf 'gpuledger: %s\n' "$*"; }
 
@@ -50,6 +50,7 @@ parse() { # parse ARGUMENT...: the options of all four scripts, into the variabl
     while (($#)); do
         case $1 in
         --no-systemd) no_systemd=1 ;;
+        --no-start) no_systemd=1 no_start=1 ;;
         --dry-run) dry_run=1 ;;
         -h | --help) usage 0 ;;
         --root | --wheel | --version | --index-url | --python | --health-limit-s)
@@ -237,6 +238,7 @@ back_up() { # back_up VERSION: before the change to it; links, as long as it is 
 
 tell_gap() { # tell_gap SINCE: the longest time without a sample since then, by the ledger itself
     local seconds
+    [[ -z $no_start ]] || return 0
     seconds=$(as_service "$current/bin/gpuledger" sql --csv --config "$config" "
         select round(max(seconds), 2) as seconds from (
             select epoch(observed_at) - lag(epoch(observed_at)) over (order by observed_at) as seconds
@@ -295,6 +297,7 @@ stop() { # stop UNIT: and wait until it has ended
 
 restart_services() { # the collector first, and the other one only when it records: they need not share the start
     local unit
+    [[ -z $no_start ]] || return 0
     read_settings || return
     for unit in "${UNITS[@]}"; do
         stop "$unit" && is_free "$unit" && start "$unit" && answers_in_time "$unit" || return

@@ -2,7 +2,7 @@
 # Change to another release. One that is not healthy is left again, by itself.
 #
 #   update.sh (--wheel FILE | --version VERSION [--index-url URL]) [--python PYTHON]
-#             [--root DIR] [--no-systemd] [--health-limit-s SECONDS] [--dry-run]
+#             [--root DIR] [--no-systemd | --no-start] [--health-limit-s SECONDS] [--dry-run]
 #
 # The new release is installed and the ledger backed up while the old one records. How long nothing was recorded is
 # told at the end. Exit code 0: the new release records; 1: it does not, and what stands now is said.

@@ -13,6 +13,7 @@ import pytest
 PLUGINS = {
     "fakenvml": "fakenvml/plugin.py",
     "http_peers": "mcp_server/http_peers.py",
+    "roots": "deploy/roots.py",
     "npm_tools": "mcp_server/npm_tools.py",
     "prometheus": "prometheus/plugin.py",
     "scenarios": "../benchmarks/scenarios.py",

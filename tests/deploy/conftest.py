@@ -73,9 +73,15 @@ def make_wheel(tmp_path_factory):
     return make
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
+@pytest.fixture(scope="session")
+def free_port():
+    """Gives a port that nobody listens on."""
+
+    def ask() -> int:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            return probe.getsockname()[1]
+
+    return ask
 
 
 @dataclass
@@ -119,7 +125,7 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path, dependencies):
+def place(tmp_path, dependencies, free_port):
     """A root with settings that let two of it be on one machine; whatever runs in it ends with the test."""
     root = tmp_path / "root"
     ports = free_port(), free_port()
@@ -159,3 +165,9 @@ def prometheus(place, tmp_path, pytestconfig):
     real = pytestconfig.pluginmanager.get_plugin("prometheus").RealPrometheus(folder, settings)
     yield real
     real.close()
+
+
+@pytest.fixture(scope="session")
+def roots(pytestconfig):
+    """How to make roots to be root in: roots.py."""
+    return pytestconfig.pluginmanager.get_plugin("roots")

@@ -3,6 +3,7 @@
 import http.server
 import json
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -10,8 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+PROVISIONING = DEPLOY / "grafana/provisioning"
 DOCKERFILE = ROOT / "Dockerfile"
 HADOLINT = Path(sys.executable).parent / "hadolint"
 
@@ -85,7 +89,50 @@ def health_check(port: int) -> bool:
     return subprocess.run(words, capture_output=True, check=False).returncode == 0
 
 
-def test_prometheus_takes_its_settings():
-    command = ["promtool", "check", "config", str(ROOT / "deploy/prometheus/prometheus.yaml")]
+def compose() -> dict:
+    return yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+
+
+def mounts() -> dict[str, list[tuple[str, str]]]:
+    """What each service mounts, and where."""
+    services = compose()["services"].items()
+    return {name: [tuple(mount.split(":")[:2]) for mount in service.get("volumes", [])] for name, service in services}
+
+
+def test_everything_that_compose_mounts_is_there_and_what_is_delivered_is_mounted():
+    volumes = set(compose()["volumes"])
+    sources = {source for mounted in mounts().values() for source, _ in mounted}
+    folders = {source for source in sources if source.startswith("./")}
+    assert sources - folders == volumes
+    assert all(any((DEPLOY / folder).iterdir()) for folder in folders)
+    grafana = dict(mounts()["grafana"])
+    (provider,) = yaml.safe_load((PROVISIONING / "dashboards/gpuledger.yaml").read_text())["providers"]
+    dashboards = next(source for source, target in grafana.items() if target == provider["options"]["path"])
+    assert {path.stem for path in (DEPLOY / dashboards).glob("*.json")} >= {"overview", "gpu", "requests", "recorder"}
+    assert grafana["./grafana/provisioning"] == "/etc/grafana/provisioning"
+
+
+def test_compose_reads_the_ledger_as_the_user_whose_token_it_is():
+    services = compose()["services"]
+    (owner,) = said("USER")
+    assert services["prometheus"]["user"] == owner
+    assert ("ledger", "/var/lib/gpuledger") in mounts()["prometheus"]
+    assert f"--owner={owner.split(':')[0]}" in services["prometheus-folder"]["entrypoint"]
+
+
+def test_grafana_asks_where_prometheus_and_the_ledger_listen():
+    sources = yaml.safe_load((PROVISIONING / "datasources/gpuledger.yaml").read_text())["datasources"]
+    (listening,) = [word for word in compose()["services"]["prometheus"]["command"] if "listen-address" in word]
+    assert [source["url"] for source in sources] == [f"http://{listening.split('=')[1]}", "http://127.0.0.1:9466"]
+    assert {source["type"] for source in sources} == {"prometheus"}
+
+
+def test_prometheus_takes_its_settings_and_its_rules(tmp_path):
+    delivered = (DEPLOY / "prometheus/prometheus.yaml").read_text()
+    (tmp_path / "mcp.token").write_text("promtool asks for the file")
+    (tmp_path / "prometheus.yaml").write_text(delivered.replace("/var/lib/gpuledger", str(tmp_path)))
+    shutil.copy(DEPLOY / "prometheus/rules.yaml", tmp_path)
+    command = ["promtool", "check", "config", str(tmp_path / "prometheus.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 rule files found" in done.stdout
