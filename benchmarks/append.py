@@ -144,7 +144,7 @@ def run_appender(what: str, folder: Path) -> dict[str, float]:
 
 
 def freshness(folder: Path, times: int) -> None:
-    from query.local_source import LocalSource
+    from query.reading.local_source import LocalSource
     from store.snapshot import LedgerReader
 
     command = [sys.executable, __file__, "--appender", "fresh", "--folder", str(folder)]

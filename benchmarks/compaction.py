@@ -25,14 +25,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import telemetry
 
-from store import sealing
 from store.encodings import DATA_PAGE_ROWS, encoding
 from store.events import KINDS
 from store.head import open_head
 from store.ledger import Ledger
-from store.rollups_due import note_rolled
+from store.rollups.due import note_rolled
 from store.segments import as_written, catalogued, enter_segments, total_bytes
 from store.times import HOUR_US
+from store.upkeep import sealing
 
 GPU_SAMPLE = KINDS["gpu_sample"]
 

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from scenarios import LENGTH_S, PLANTS, Story, at, record, story
 
-from query.diagnosis import diagnose, diagnose_window
-from query.local_source import LocalSource
+from query.reading.local_source import LocalSource
+from query.requests.diagnosis import diagnose, diagnose_window
 from query.windows import Window
 
 MARK = 0.9

@@ -30,7 +30,7 @@ from mcp.client.stdio import stdio_client  # noqa: E402
 from mcp_server.answers import size_tokens  # noqa: E402
 from mcp_server.tokens import tokens  # noqa: E402
 from store.ledger import Ledger  # noqa: E402
-from store.sealing import seal  # noqa: E402
+from store.upkeep.sealing import seal  # noqa: E402
 
 TESTS = Path(__file__).resolve().parents[1] / "tests/mcp_server"
 SECONDS = 3600

@@ -33,12 +33,12 @@ import telemetry
 from peers import Peer, Question, installed
 from size import compacted_ledger, generated
 
-from query.local_source import LocalSource
-from query.trends import trend
+from query.history.trends import trend
+from query.reading.local_source import LocalSource
 from query.windows import Window
 from store.encodings import segment_writer
 from store.head import open_head
-from store.rollups import update_rollups
+from store.rollups.updating import update_rollups
 from store.segments import Segment, as_written, catalogued, enter_segments, segment_path
 from store.snapshot import LedgerReader
 from store.times import DAY_US

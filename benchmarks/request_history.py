@@ -24,7 +24,7 @@ from store.encodings import segment_writer
 from store.events import KINDS, Event
 from store.head import open_head
 from store.ledger import Ledger
-from store.rollups import update_rollups
+from store.rollups.updating import update_rollups
 from store.segments import Segment, as_written, enter_segments, segment_path
 from store.times import DAY_US, HOUR_US
 
@@ -35,8 +35,10 @@ GPUS = [f"GPU-0badc0de-0000-4000-8000-{gpu:012x}" for gpu in range(8)]
 MODELS = ("llama-3-70b", "qwen-3-32b", "bge-m3")
 OPERATIONS = ("chat", "completion", "embedding")
 PIECE_US = 120_000_000
-INSTANTS_PER_BLOCK = 7168  # as store.merging
-ROW_GROUP_US = 4 * HOUR_US  # some 55,000 requests, and 115,200 samples of GPUs: as store.merging, where rows are wide
+INSTANTS_PER_BLOCK = 7168  # as store.upkeep.merging
+ROW_GROUP_US = (
+    4 * HOUR_US
+)  # some 55,000 requests, and 115,200 samples of GPUs: as store.upkeep.merging, where rows are wide
 SAMPLED_DAYS = 2
 
 Columns = Mapping[str, Any]

@@ -175,10 +175,10 @@ def ingest(folder: Path) -> None:
 def ask(folder: Path, requests: int, days: int, times: int) -> None:
     from request_history import NOW, History, make_history
 
-    from query.diagnosis import diagnose, diagnose_window
-    from query.local_source import LocalSource
-    from query.requests import summarize_requests
-    from query.slow import SlowRule, slow_requests
+    from query.reading.local_source import LocalSource
+    from query.requests.diagnosis import diagnose, diagnose_window
+    from query.requests.slow import SlowRule, slow_requests
+    from query.requests.summary import summarize_requests
     from query.windows import Window
 
     if not folder.exists():

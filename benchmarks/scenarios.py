@@ -16,7 +16,7 @@ import numpy as np
 
 from store.events import Event
 from store.ledger import Ledger
-from store.sealing import seal
+from store.upkeep.sealing import seal
 
 BEGINNING_US = round(datetime(2026, 11, 22, 14, 0, tzinfo=UTC).timestamp() * 1e6)
 LENGTH_S = 1800

@@ -30,10 +30,10 @@ from compaction import make_ledger
 from peers import fields_of, installed
 
 from store.head import open_head
-from store.quarantine import here_and_now
+from store.repair.quarantine import here_and_now
 from store.segments import catalogued, total_bytes, unlink_removable
 from store.times import DAY_US
-from store.upkeep import compact
+from store.upkeep.run import compact
 
 PIECE_S = 1200  # sealed, then merged to hours, then to days
 SIZE_MARK = 0.60

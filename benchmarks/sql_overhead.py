@@ -22,11 +22,11 @@ import pyarrow as pa
 from trend_speed import hour_of_samples
 
 from query.ad_hoc import BYTES_MAX, _question, run_sql
-from query.local_source import LocalSource
-from query.sql_guard import judged
+from query.reading.local_source import LocalSource
+from query.sandbox.guard import judged
 from store.events import Event
 from store.ledger import Ledger
-from store.sealing import seal
+from store.upkeep.sealing import seal
 
 BEGINNING = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
 ROWS_MAX = 100_000

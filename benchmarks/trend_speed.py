@@ -29,8 +29,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from query.local_source import LocalSource
-from query.trends import trend
+from query.history.trends import trend
+from query.reading.local_source import LocalSource
 from query.windows import Window
 from store.derivations import arrow_schema
 from store.events import GPU_SAMPLE, Event
@@ -50,7 +50,7 @@ QUESTIONS = (
     ("gpu.power_watts", timedelta(days=30), 24),
     ("gpu.energy_joules", timedelta(days=30), 24),
 )
-CHILD = "from pathlib import Path; import sys; from store.rollups import update_rollups; "
+CHILD = "from pathlib import Path; import sys; from store.rollups.updating import update_rollups; "
 
 
 def hour_of_samples(begins: datetime, seconds: int, first_seq: int) -> pa.Table:

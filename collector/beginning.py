@@ -17,8 +17,8 @@ from store.events import Event
 from store.files import make_folder
 from store.head import check_folder_is_ours, not_writable, refuse_newer
 from store.ledger import CollectorLock, Ledger
-from store.quarantine import Repairer
-from store.recovery import Recovery, repair
+from store.repair.quarantine import Repairer
+from store.repair.recovery import Recovery, repair
 from store.space import check_file_system, full_disk, is_full
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class Beginning:
     Args:
         lock: The right to be the one collector.
         ledger: Where events go.
-        has_strays: Whether files under events/ wait to be judged by `store.adoption`.
+        has_strays: Whether files under events/ wait to be judged by `store.repair.adoption`.
     """
 
     lock: CollectorLock
@@ -114,4 +114,4 @@ def _put_right(folder: Path, by: Repairer) -> Recovery:
 
 def adoption_command(folder: Path) -> list[str]:
     """The command that judges files which the catalogue does not name."""
-    return [sys.executable, "-P", "-m", "store.adoption", str(folder)]
+    return [sys.executable, "-P", "-m", "store.repair.adoption", str(folder)]

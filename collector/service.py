@@ -44,11 +44,11 @@ from collector.sampler import Sampler
 from collector.scraping.probe import ScrapeProbe, ScrapeTarget
 from store.events import stale_after_s
 from store.ledger import Ledger
-from store.quarantine import here_and_now, quarantined_count
+from store.repair.quarantine import here_and_now, quarantined_count
 from store.snapshot import LedgerReader
 from store.space import SpaceLimits, SpaceWatch, free_bytes
 from store.tokens import token_in
-from store.upkeep_settings import UpkeepSettings
+from store.upkeep.settings import UpkeepSettings
 
 logger = logging.getLogger(__name__)
 

@@ -14,14 +14,14 @@ from query.figures import spelled
 from query.windows import Window
 from store.errors import LedgerHeldError, LedgerUnusableError, UsageError
 from store.head import open_head, open_head_for_reading
-from store.quarantine import here_and_now
-from store.retention import Hold, Removal, add_hold, holds, release_hold
+from store.repair.quarantine import here_and_now
 from store.segments import catalogued, total_bytes, unlink_removable
 from store.space import disk_errors_in_words
-from store.upkeep_settings import UpkeepSettings
+from store.upkeep.retention import Hold, Removal, add_hold, holds, release_hold
+from store.upkeep.settings import UpkeepSettings
 
 if TYPE_CHECKING:
-    from store.compaction import Merge
+    from store.upkeep.compaction import Merge
 
 Row = dict[str, Any]
 MERGE_COLUMNS = ("kind", "folder", "files", "events", "bytes")
@@ -37,7 +37,7 @@ def compact_now(folder: Path, settings: UpkeepSettings, *, everything: bool) -> 
         LedgerHeldError: Another process seals or compacts at this moment.
         LedgerUnusableError: A merge failed; its files stay as they are.
     """
-    from store.upkeep import compact
+    from store.upkeep.run import compact
 
     by = here_and_now()
     with _locked_head(folder, "not all segments were merged") as head:
@@ -57,7 +57,7 @@ def compact_now(folder: Path, settings: UpkeepSettings, *, everything: bool) -> 
 
 def compactable(folder: Path, *, everything: bool) -> tuple[list[Row], str]:
     """What `compact_now` would merge first: what that makes due in turn is not known before."""
-    from store.compaction import due_merges
+    from store.upkeep.compaction import due_merges
 
     with closing(open_head_for_reading(folder)) as head:
         due = due_merges(catalogued(head), now_us=time.time_ns() // 1000, everything=everything)
@@ -82,7 +82,7 @@ def retain_now(folder: Path, settings: UpkeepSettings, *, dry_run: bool) -> tupl
     Raises:
         LedgerHeldError: Another process seals or compacts at this moment.
     """
-    from store.upkeep import expired, retain_due
+    from store.upkeep.run import expired, retain_due
 
     now_us = time.time_ns() // 1000
     if dry_run:
@@ -163,7 +163,7 @@ def _head(folder: Path) -> Iterator[apsw.Connection]:
 
 @contextmanager
 def _locked_head(folder: Path, not_done: str) -> Iterator[apsw.Connection]:
-    from store.sealing import seal_lock
+    from store.upkeep.sealing import seal_lock
 
     not_done = f"In the ledger {folder} {not_done}"
     with _head(folder) as head, disk_errors_in_words(folder, not_done), seal_lock(folder) as is_ours:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from query.ad_hoc import run_sql
-from query.local_source import LocalSource
+from query.reading.local_source import LocalSource
 from query.windows import zone_info
 from store.errors import UsageError, did_you_mean
 from store.events import REQUEST, Event

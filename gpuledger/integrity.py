@@ -5,10 +5,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from gpuledger.output import Answer
+from gpuledger.answers.output import Answer
 from query.figures import spelled
-from store.backup import Backup, BackupResult
-from store.verification import Finding, Verification
+from store.repair.backup import Backup, BackupResult
+from store.repair.verification import Finding, Verification
 
 COLUMNS = ("kind", "path", "problem", "repaired")
 

@@ -10,27 +10,27 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 
 from gpuledger.settings import load_settings
-from query.activity import Activity, activity
 from query.ad_hoc import run_sql
-from query.anomalies import THRESHOLD, Anomalies, find_anomalies
 from query.catalogue import find_kind
-from query.changes import Changes, change_effects
-from query.comparison import Comparison, compare_windows
-from query.diagnosis import Diagnosis, WindowDiagnosis, diagnose, diagnose_window
-from query.energy import EnergySummary, energy_of_requests
+from query.costs.activity import Activity, activity
+from query.costs.energy import EnergySummary, energy_of_requests
+from query.costs.leaks import MemoryLeaks, memory_leaks
+from query.costs.prices import Prices
+from query.costs.stragglers import Stragglers, stragglers
+from query.costs.throttling import Throttling, throttling
+from query.costs.waste import Waste, waste
 from query.export import events_table
-from query.forecast import Forecast, forecast, totals
-from query.history import day_before, usual_metrics
-from query.leaks import MemoryLeaks, memory_leaks
+from query.history.anomalies import THRESHOLD, Anomalies, find_anomalies
+from query.history.changes import Changes, change_effects
+from query.history.comparison import Comparison, compare_windows
+from query.history.forecast import Forecast, forecast, totals
+from query.history.steps import day_before, usual_metrics
+from query.history.trends import Trend, trend
 from query.lengths import length_s, step_s
-from query.local_source import LocalSource
-from query.prices import Prices
-from query.requests import RequestFilter, RequestSummary, summarize_requests
-from query.slow import SlowRequests, slow_requests, slow_rule
-from query.stragglers import Stragglers, stragglers
-from query.throttling import Throttling, throttling
-from query.trends import Trend, trend
-from query.waste import Waste, waste
+from query.reading.local_source import LocalSource
+from query.requests.diagnosis import Diagnosis, WindowDiagnosis, diagnose, diagnose_window
+from query.requests.slow import SlowRequests, slow_requests, slow_rule
+from query.requests.summary import RequestFilter, RequestSummary, summarize_requests
 from query.windows import Window, host_time_zone, resolve_window
 
 SQL_ROWS_MAX = 10_000_000
@@ -211,7 +211,10 @@ def table(found: Any) -> pa.Table:
     Raises:
         TypeError: It is no answer of an `OpenLedger`.
     """
-    from gpuledger import cost_answers, history_answers, output, request_answers
+    from gpuledger.answers import costs as cost_answers
+    from gpuledger.answers import history as history_answers
+    from gpuledger.answers import output
+    from gpuledger.answers import requests as request_answers
 
     answers: Mapping[type, Callable[[Any], output.Answer]] = {
         Trend: output.trend_answer,

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from collector.pausing import PAUSE_MAX_S, Pause, ask_for_pause, asked_pause, end_pause
-from query.live import probe_words
-from query.local_source import LocalSource
+from query.present.live import probe_words
+from query.reading.local_source import LocalSource
 from store.errors import GpuledgerError, UsageError
 from store.ledger import lock_holder
 

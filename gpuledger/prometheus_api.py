@@ -18,7 +18,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from query.local_source import LocalSource
 from query.promql.asking import PromAnswer, ask_at, ask_between
 from query.promql.catalogue import series_between
 from query.promql.errors import EvaluationError, ExpressionError
@@ -28,6 +27,7 @@ from query.promql.lexer import duration_ms
 from query.promql.parser import parse
 from query.promql.series import Series
 from query.promql.tree import Matcher, Selector
+from query.reading.local_source import LocalSource
 from store.errors import GpuledgerError
 
 BODY_BYTES_MAX = 1_000_000

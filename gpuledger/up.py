@@ -23,8 +23,8 @@ from gpuledger import __version__
 from gpuledger.settings import Settings
 from store.events import KINDS
 from store.ledger import lock_holder
-from store.retention import LASTING_KINDS, RetentionRules
-from store.upkeep_settings import UpkeepSettings
+from store.upkeep.retention import LASTING_KINDS, RetentionRules
+from store.upkeep.settings import UpkeepSettings
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from mcp.types import Completion, CompletionArgument
 
 from mcp_server.tools.desk import Desk
 from query.catalogue import metrics
-from query.live import live_state
-from query.timeline import event_types
+from query.present.live import live_state
+from query.present.timeline import event_types
 from store.errors import GpuledgerError
 from store.events import KINDS
 

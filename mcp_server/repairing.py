@@ -21,7 +21,7 @@ from query.errors import (
     UnknownMetricError,
     WindowError,
 )
-from query.timeline import event_types
+from query.present.timeline import event_types
 from query.windows import host_time_zone, resolve_window, zone_info
 from store.errors import GpuledgerError, NoDataError, nearest
 from store.events import KINDS

@@ -25,16 +25,16 @@ from mcp_server.tools.data import capabilities_answer, extent_answer
 from mcp_server.tools.desk import Desk
 from mcp_server.tools.now import health_answer, live_answer
 from mcp_server.tools.past import events_answer, metrics_answer
-from query.absence import why_no_values
-from query.capabilities import capabilities
 from query.describe import SQL_EXAMPLES, describe_kind, describe_metrics
-from query.health import health
-from query.live import live_state
-from query.machine import descriptions, newest
-from query.recorded import recorded, recorded_share
-from query.status import ledger_status
-from query.timeline import timeline
-from query.trends import trend
+from query.history.recorded import recorded, recorded_share
+from query.history.trends import trend
+from query.present.absence import why_no_values
+from query.present.capabilities import capabilities
+from query.present.health import health
+from query.present.live import live_state
+from query.present.machine import descriptions, newest
+from query.present.status import ledger_status
+from query.present.timeline import timeline
 from query.windows import zone_info
 from store.errors import GpuledgerError
 from store.events import KINDS
@@ -233,7 +233,7 @@ class Resources:
 
     def request(self, request: str) -> Any:
         """Why one request took as long as it did."""
-        from query.diagnosis import diagnose  # noqa: PLC0415 - takes 0.1 s: not of every start
+        from query.requests.diagnosis import diagnose  # noqa: PLC0415 - takes 0.1 s: not of every start
 
         now = self._now()
         return diagnosis_answer(diagnose(self._desk.source, request, now=now), now)

@@ -1,8 +1,8 @@
 """Ad-hoc SQL over the views named after the kinds of events.
 
-`query.sql_guard` decides what may run. It runs in a process of its own, `query.sql_process`, which can read the sealed
-files and change nothing. The newest events, which lie in the head, are handed to it: the head cannot be read without
-the right to write beside it.
+`query.sandbox.guard` decides what may run. It runs in a process of its own, `query.sandbox.process`, which can read the
+sealed files and change nothing. The newest events, which lie in the head, are handed to it: the head cannot be read
+without the right to write beside it.
 """
 
 import threading
@@ -16,12 +16,12 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from query.damage import READ_ERRORS
-from query.duck_engine import parquet_scan, view_statement, view_tails
 from query.errors import SqlFailedError, first_words
-from query.local_source import LocalSource
-from query.sql_guard import Judged, judged
-from query.sql_process import MEMORY_LIMIT, Question, StoppedError
+from query.reading.damage import READ_ERRORS
+from query.reading.duck_engine import parquet_scan, view_statement, view_tails
+from query.reading.local_source import LocalSource
+from query.sandbox.guard import Judged, judged
+from query.sandbox.process import MEMORY_LIMIT, Question, StoppedError
 from query.windows import zone_info
 from store.events import COMMON_FIELDS, KINDS
 from store.snapshot import END_OF_TIME_US, KindSnapshot

@@ -1,7 +1,7 @@
 """The seam between an analysis and what runs it.
 
 An analysis is one SQL text with a few named fragments; an `Engine` fills them in and runs it. The text keeps to what
-DuckDB and ClickHouse both understand. `query.duck_engine` is the engine of one host.
+DuckDB and ClickHouse both understand. `query.reading.duck_engine` is the engine of one host.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -16,8 +16,8 @@ from store.snapshot import END_OF_TIME_US
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from query.newest_rows import NewestQuestion
-    from query.trend_reading import TrendQuestion, TrendReading
+    from query.reading.newest_rows import NewestQuestion
+    from query.reading.trend_reading import TrendQuestion, TrendReading
 
 ParameterKind = Literal["time", "int", "ints", "float", "text"]
 

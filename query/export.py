@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from query.catalogue import find_kind
 from query.engine import Source, in_window, sql_text
-from query.local_source import LocalSource
+from query.reading.local_source import LocalSource
 from query.windows import Window
 from store.derivations import arrow_schema
 from store.errors import UsageError

@@ -4,8 +4,8 @@ import os
 import sys
 import time
 
-from store.rollups_due import rollups_are_due
-from store.upkeep_settings import upkeep_arguments
+from store.rollups.due import rollups_are_due
+from store.upkeep.settings import upkeep_arguments
 
 rolls_up = rollups_are_due(upkeep_arguments(None).folder, now_us=time.time_ns() // 1000)
 if not rolls_up:
@@ -15,6 +15,6 @@ if not rolls_up:
 # Arrow's own allocator keeps what was freed: 60 MB more at the height of a merge.
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
-from store.upkeep import main  # noqa: E402 - after the lines above
+from store.upkeep.run import main  # noqa: E402 - after the lines above
 
 sys.exit(main(rolls_up=rolls_up))

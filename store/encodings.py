@@ -40,7 +40,7 @@ def segment_writer(
 ) -> Iterator[pq.ParquetWriter]:
     """A writer of a segment, with its footer. A column that only a newer program declares is written with a dictionary.
 
-    Each page has a checksum: not for readers, which look at none, but for `store.soundness`.
+    Each page has a checksum: not for readers, which look at none, but for `store.repair.soundness`.
     """
     columns = [column for column in shape(segment.kind, segment.version).columns if column.name in schema.names]
     encodings = {column.name: wanted for column in columns if (wanted := encoding(column)) is not None}

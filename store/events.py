@@ -90,7 +90,8 @@ class Field:
         bits: For a set of bits: the value of each bit and the reason it stands for.
         every_seconds: How often it is read, where that is not with every row; it is NULL in the rows between.
         is_never_zero: A device that says 0 does not know: the value is NULL, because it is suspect.
-        is_looked_up: One row, or a few, is asked for by it: sealed files tell without reading them whether they have it.
+        is_looked_up: One row, or a few, is asked for by it: sealed files tell without reading them whether they have
+        it.
     """
 
     name: str

@@ -4,7 +4,7 @@ A file comes in by way of an announcement: its path is noted in the head before 
 transaction that catalogues it, so that what was interrupted in between is found again. It leaves in two steps: one
 transaction takes it out of the catalogue and notes from when it may be removed; it is unlinked after that. So no
 catalogue entry ever names a file that is gone, no file is forgotten, and a reader that took its list just before has
-the grace to open it. A file that is damaged leaves by `store.quarantine`.
+the grace to open it. A file that is damaged leaves by `store.repair.quarantine`.
 """
 
 import os
@@ -177,7 +177,7 @@ def drop_segments(head: apsw.Connection, paths: Iterable[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class CataloguedRollup:
-    """A file of cells, as far as whoever copies and checks files needs to know it; see `store.rollup_files`."""
+    """A file of cells, as far as whoever copies and checks files needs to know it; see `store.rollups.files`."""
 
     path: str
     size_bytes: int

@@ -1,7 +1,7 @@
 """Writes the dashboards beside it: python deploy/grafana/make.py. A test compares them.
 
-A panel is a title, its unit as Grafana names it, and its queries, each with its legend. GPU and overview panels ask for what
-both a Prometheus and the ledger's own API answer.
+A panel is a title, its unit as Grafana names it, and its queries, each with its legend. GPU and overview panels ask for
+what both a Prometheus and the ledger's own API answer.
 """
 
 import json

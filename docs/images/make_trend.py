@@ -25,7 +25,7 @@ from collector.host.probe import HostProbe
 from collector.sampler import Sampler
 from gpuledger import __version__
 from store.ledger import Ledger
-from store.sealing import seal
+from store.upkeep.sealing import seal
 
 WIDTH = 88
 SECONDS = 3600

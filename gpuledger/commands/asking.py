@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec
 import typer
 
 if TYPE_CHECKING:
-    from gpuledger.output import Answer, OutputChoice
+    from gpuledger.answers.output import Answer, OutputChoice
     from gpuledger.settings import Settings
-    from query.local_source import LocalSource
+    from query.reading.local_source import LocalSource
     from query.windows import Window
 
 Data = Annotated[Path | None, typer.Option("--data", help="The ledger's folder.", show_default=False)]
@@ -49,7 +49,7 @@ def settings_of(config: Path | None, **flags: Any) -> "Settings":
 
 def opened(settings: "Settings") -> "LocalSource":
     """The ledger to ask; says at once when there is none."""
-    from query.local_source import LocalSource
+    from query.reading.local_source import LocalSource
 
     source = LocalSource(settings.data.absolute())
     source.reader().close()
@@ -118,7 +118,7 @@ class Asked:
 
     @property
     def choice(self) -> "OutputChoice":
-        from gpuledger.output import OutputChoice
+        from gpuledger.answers.output import OutputChoice
 
         return OutputChoice(as_json=self.as_json, as_csv=self.as_csv, parquet=self.parquet)
 
@@ -130,7 +130,7 @@ class Asked:
 
     def emit(self, answer: "Answer") -> None:
         """Write the answer in the form that was asked for, and on stderr what the ledger could not give for it."""
-        from gpuledger.output import emit
+        from gpuledger.answers.output import emit
 
         emit(answer, self.choice)
         self.say_what_is_left_out()

@@ -10,7 +10,7 @@ from gpuledger.commands.asking import Asked, Config, Data, answering, opened, se
 from store.errors import GpuledgerError
 
 if TYPE_CHECKING:
-    from store.rollups import RollupResult
+    from store.rollups.updating import RollupResult
 
 app = typer.Typer()
 
@@ -18,7 +18,7 @@ app = typer.Typer()
 @app.command()
 def seal(data: Data = None, config: Config = None) -> None:
     """Move the newest events from the head into Parquet now, instead of at the collector's next turn."""
-    from store.sealing import seal as seal_ledger
+    from store.upkeep.sealing import seal as seal_ledger
 
     settings = settings_of(config, data=data)
     opened(settings).close()
@@ -33,7 +33,7 @@ app.add_typer(rollups_app, name="rollups")
 @rollups_app.command("update")
 def rollups_update(data: Data = None, config: Config = None) -> None:
     """Bring the rollups up to the last closed hour now, instead of at the collector's next turn."""
-    from store.rollups import update_rollups
+    from store.rollups.updating import update_rollups
 
     settings = settings_of(config, data=data)
     opened(settings).close()
@@ -43,7 +43,7 @@ def rollups_update(data: Data = None, config: Config = None) -> None:
 @rollups_app.command("rebuild")
 def rollups_rebuild(data: Data = None, config: Config = None) -> None:
     """Make the rollups again from the events; hours whose events are gone stay as they are."""
-    from store.rollups import rebuild_rollups
+    from store.rollups.updating import rebuild_rollups
 
     settings = settings_of(config, data=data)
     opened(settings).close()
@@ -70,8 +70,8 @@ def compact(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be merged.")] = False,
 ) -> None:
     """Merge small segments into larger ones now, instead of at the collector's next turn."""
+    from gpuledger.answers.output import rows_answer
     from gpuledger.care import MERGE_COLUMNS, MERGED_COLUMNS, compact_now, compactable
-    from gpuledger.output import rows_answer
     from gpuledger.up import upkeep_settings
 
     rows, note = (
@@ -89,8 +89,8 @@ def retain(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would go, and why.")] = False,
 ) -> None:
     """Remove what is too old or too much by the settings, instead of at the collector's next turn."""
+    from gpuledger.answers.output import rows_answer
     from gpuledger.care import REMOVAL_COLUMNS, retain_now
-    from gpuledger.output import rows_answer
     from gpuledger.up import upkeep_settings
 
     rows, note = retain_now(asked.folder, upkeep_settings(asked.settings), dry_run=dry_run)
@@ -107,8 +107,8 @@ def hold(
     why: Annotated[str, typer.Option("--why", help="What it is held for.", show_default=False)] = "",
 ) -> None:
     """Hold a window against retention, or list what is held."""
+    from gpuledger.answers.output import rows_answer, window_words
     from gpuledger.care import HOLD_COLUMNS, held_windows, hold_window
-    from gpuledger.output import rows_answer, window_words
 
     if window is None:
         rows = held_windows(asked.folder)
@@ -141,8 +141,8 @@ def verify(
 ) -> None:
     """Read every segment and the head to their last byte; exit code 1 when something was wrong."""
     from gpuledger.integrity import verify_answer
-    from store.quarantine import here_and_now
-    from store.verification import verify as verify_ledger
+    from store.repair.quarantine import here_and_now
+    from store.repair.verification import verify as verify_ledger
 
     found = verify_ledger(asked.folder, here_and_now(), repair=repair)
     asked.emit(verify_answer(found, repair=repair))
@@ -158,8 +158,8 @@ def backup(
 ) -> None:
     """Copy the ledger as it is at one moment, beside whatever records; a second time only what is new."""
     from gpuledger.integrity import backup_line
-    from store.backup import take_backup
-    from store.quarantine import here_and_now
+    from store.repair.backup import take_backup
+    from store.repair.quarantine import here_and_now
 
     done = take_backup(settings_of(config, data=data).data.absolute(), target.absolute(), here_and_now())
     print(backup_line(done, target))
@@ -177,8 +177,8 @@ def restore(
 ) -> None:
     """Make a ledger in a new or empty folder out of a backup; it keeps its identity."""
     from gpuledger.integrity import restore_line
-    from store.backup import restore_backup
-    from store.quarantine import here_and_now
+    from store.repair.backup import restore_backup
+    from store.repair.quarantine import here_and_now
 
     folder = settings_of(config, data=data).data.absolute()
     print(restore_line(restore_backup(source.absolute(), folder, here_and_now()), folder))

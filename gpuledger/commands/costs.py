@@ -9,21 +9,21 @@ from gpuledger.commands.requests import GroupedBy, Model, Operation, Service, St
 from store.errors import NoDataError
 
 if TYPE_CHECKING:
-    from query.prices import Prices
+    from query.costs.prices import Prices
     from query.windows import Window
 
 app = typer.Typer()
 
 
 def _prices(asked: Asked) -> "Prices":
-    from query.prices import Prices
+    from query.costs.prices import Prices
 
     costs = asked.settings.costs
     return Prices(costs.price_per_kwh, costs.currency, costs.co2_grams_per_kwh, costs.power_usage_effectiveness_ratio)
 
 
 def _nothing(what: str, window: "Window") -> NoDataError:
-    from gpuledger.output import window_words
+    from gpuledger.answers.output import window_words
 
     return NoDataError(f"There is no {what} in {window_words(window)}", "see 'gpuledger status' for what there is")
 
@@ -40,9 +40,9 @@ def energy(
     status: Status = None,
 ) -> None:
     """Show what requests cost in energy: joules and Wh per request and per thousand tokens, and what none used."""
-    from gpuledger.cost_answers import energy_answer
-    from query.energy import energy_of_requests
-    from query.requests import RequestFilter
+    from gpuledger.answers.costs import energy_answer
+    from query.costs.energy import energy_of_requests
+    from query.requests.summary import RequestFilter
 
     span = asked.window(window)
     only = RequestFilter(service, operation, model, status)
@@ -62,8 +62,8 @@ def waste(
     ] = 5.0,
 ) -> None:
     """Show GPU-hours that were held and not used, with their energy, price and CO2: by GPU and by who held them."""
-    from gpuledger.cost_answers import waste_answer
-    from query.waste import waste as waste_of
+    from gpuledger.answers.costs import waste_answer
+    from query.costs.waste import waste as waste_of
 
     span = asked.window(window)
     found = waste_of(asked.source, span, now=asked.now, by=by, idle_below_percent=idle_below, prices=_prices(asked))
@@ -75,8 +75,8 @@ def waste(
 @answering(app)
 def throttling(asked: Asked, window: WindowText = "1h") -> None:
     """Show what held the GPUs' clocks down: time lost by reason, and an estimate of the work lost."""
-    from gpuledger.cost_answers import throttling_answer
-    from query.throttling import throttling as throttling_of
+    from gpuledger.answers.costs import throttling_answer
+    from query.costs.throttling import throttling as throttling_of
 
     span = asked.window(window)
     found = throttling_of(asked.source, span, now=asked.now)
@@ -88,8 +88,8 @@ def throttling(asked: Asked, window: WindowText = "1h") -> None:
 @answering(app)
 def leaks(asked: Asked, window: WindowText = "6h") -> None:
     """Show processes whose GPU memory only grows, how fast, and when the memory is used up."""
-    from gpuledger.cost_answers import leaks_answer
-    from query.leaks import memory_leaks
+    from gpuledger.answers.costs import leaks_answer
+    from query.costs.leaks import memory_leaks
 
     span = asked.window(window)
     found = memory_leaks(asked.source, span, now=asked.now)
@@ -101,8 +101,8 @@ def leaks(asked: Asked, window: WindowText = "6h") -> None:
 @answering(app)
 def stragglers(asked: Asked, window: WindowText = "1h") -> None:
     """Show GPUs that are slower or hotter than their peers at the same work, all the time."""
-    from gpuledger.cost_answers import stragglers_answer
-    from query.stragglers import stragglers as stragglers_of
+    from gpuledger.answers.costs import stragglers_answer
+    from query.costs.stragglers import stragglers as stragglers_of
 
     span = asked.window(window)
     found = stragglers_of(asked.source, span, now=asked.now)
@@ -114,8 +114,8 @@ def stragglers(asked: Asked, window: WindowText = "1h") -> None:
 @answering(app)
 def activity(asked: Asked, window: WindowText = "1h") -> None:
     """Show GPUs that are busy but empty: utilization is high while nearly nothing runs on them."""
-    from gpuledger.cost_answers import activity_answer
-    from query.activity import activity as activity_of
+    from gpuledger.answers.costs import activity_answer
+    from query.costs.activity import activity as activity_of
 
     span = asked.window(window)
     found = activity_of(asked.source, span, prices=_prices(asked))

@@ -23,9 +23,9 @@ def sql(
     rows_max: Annotated[int | None, typer.Option("--rows-max", help="Most rows to give.", show_default=False)] = None,
 ) -> None:
     """Run one SELECT over the ledger."""
-    from gpuledger.output import emit_table
+    from gpuledger.answers.output import emit_table
     from query.ad_hoc import run_sql
-    from query.sql_guard import referenced_kinds
+    from query.sandbox.guard import referenced_kinds
     from store.snapshot import END_OF_TIME_US
 
     referenced_kinds(query)

@@ -10,8 +10,8 @@ from gpuledger.commands.asking import Asked, Gpus, WindowText, answering
 from store.errors import NoDataError
 
 if TYPE_CHECKING:
-    from query.local_source import LocalSource
-    from query.trends import Trend
+    from query.history.trends import Trend
+    from query.reading.local_source import LocalSource
     from query.windows import Window
 
 app = typer.Typer()
@@ -30,9 +30,9 @@ def trend(
     gpu: Gpus = None,
 ) -> None:
     """Show how a metric went over a window: min, avg, p50, p95, max, last, slope and a sparkline."""
-    from gpuledger.output import trend_answer
+    from gpuledger.answers.output import trend_answer
     from query.catalogue import find_metric
-    from query.trends import trend as trend_of
+    from query.history.trends import trend as trend_of
 
     find_metric(metric)
     span = asked.window(window)
@@ -43,8 +43,8 @@ def trend(
 
 
 def _no_values(source: "LocalSource", found: "Trend") -> NoDataError:
-    from gpuledger.output import window_words
-    from query.absence import why_no_values
+    from gpuledger.answers.output import window_words
+    from query.present.absence import why_no_values
 
     return NoDataError(f"There is no {found.metric} in {window_words(found.window)}", why_no_values(source, found))
 
@@ -61,9 +61,9 @@ def anomalies(
     gpu: Gpus = None,
 ) -> None:
     """Show when a metric was not what it usually is at that hour of the day."""
-    from gpuledger.history_answers import anomalies_answer
-    from query.anomalies import find_anomalies
-    from query.history import usual_metrics
+    from gpuledger.answers.history import anomalies_answer
+    from query.history.anomalies import find_anomalies
+    from query.history.steps import usual_metrics
 
     span, look_back = asked.window(window), _length(past)
     wanted = metric or usual_metrics(gpus=gpu or ())
@@ -91,9 +91,9 @@ def compare(
     gpu: Gpus = None,
 ) -> None:
     """Show what is different in a window from another: by how much, and how certain that is."""
-    from gpuledger.history_answers import comparison_answer
-    from query.comparison import compare_windows
-    from query.history import day_before
+    from gpuledger.answers.history import comparison_answer
+    from query.history.comparison import compare_windows
+    from query.history.steps import day_before
 
     span = asked.window(window)
     other = asked.window(reference) if reference else day_before(span)
@@ -114,9 +114,9 @@ def changes(
     gpu: Gpus = None,
 ) -> None:
     """Show what changed - driver, limits, modes, recorder, notes - and what was different after it."""
-    from gpuledger.history_answers import changes_answer
-    from query.changes import change_effects
-    from query.history import usual_metrics
+    from gpuledger.answers.history import changes_answer
+    from query.history.changes import change_effects
+    from query.history.steps import usual_metrics
 
     within, length = asked.window(window), _length(span)
     wanted = metric or usual_metrics(gpus=gpu or ())
@@ -145,10 +145,10 @@ def forecast(
     gpu: Gpus = None,
 ) -> None:
     """Show where a metric goes, how far off that may be, and when it meets a limit."""
-    from gpuledger.history_answers import forecast_answer
+    from gpuledger.answers.history import forecast_answer
     from query.catalogue import find_metric
-    from query.forecast import forecast as forecast_of
-    from query.forecast import totals
+    from query.history.forecast import forecast as forecast_of
+    from query.history.forecast import totals
     from query.lengths import length_s
     from query.quantities import quantity
 
@@ -174,7 +174,7 @@ def _length(text: str) -> timedelta:
 
 
 def _nothing(metrics: Sequence[str], window: "Window") -> NoDataError:
-    from gpuledger.output import window_words
+    from gpuledger.answers.output import window_words
 
     return NoDataError(
         f"There is no {' and no '.join(metrics[:3])} in {window_words(window)}",

@@ -15,9 +15,9 @@ app = typer.Typer()
 @answering(app)
 def status(asked: Asked) -> None:
     """Show what is recorded, how fresh and how large, what is absent and why; exit code 5 when nothing records."""
-    from gpuledger.output import status_answer
-    from query.live import live_state
-    from query.status import ledger_status
+    from gpuledger.answers.output import status_answer
+    from query.present.live import live_state
+    from query.present.status import ledger_status
 
     live = live_state(asked.source, now=asked.now)
     found = ledger_status(asked.source, now=asked.now, live=live)
@@ -37,9 +37,9 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Look at driver, GPUs and recording, and say what to do next; exit code 1 for a problem, 5 for a warning."""
-    from gpuledger.bundle import check_name, write_bundle
-    from gpuledger.doctor import examine, here
-    from gpuledger.output import json_text
+    from gpuledger.answers.output import json_text
+    from gpuledger.doctor.bundle import check_name, write_bundle
+    from gpuledger.doctor.examination import examine, here
 
     if bundle:
         check_name(bundle)
@@ -58,7 +58,7 @@ def metrics(
     search: Annotated[list[str] | None, typer.Argument(help="Words to look for.", show_default=False)] = None,
 ) -> None:
     """List the metrics, with unit and meaning."""
-    from gpuledger.output import rows_answer
+    from gpuledger.answers.output import rows_answer
     from query.describe import describe_metrics
 
     found = describe_metrics(" ".join(search or ()))
@@ -74,7 +74,7 @@ def config(
     origin: Annotated[bool, typer.Option("--origin", help="Say where each value came from.")] = False,
 ) -> None:
     """Show the settings in force."""
-    from gpuledger.output import rows_answer
+    from gpuledger.answers.output import rows_answer
     from gpuledger.settings import load_origins, setting_words
 
     rows = [

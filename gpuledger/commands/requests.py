@@ -9,7 +9,7 @@ from gpuledger.commands.asking import Asked, WindowText, answering
 from store.errors import NoDataError, UsageError
 
 if TYPE_CHECKING:
-    from query.local_source import LocalSource
+    from query.reading.local_source import LocalSource
 
 app = typer.Typer()
 
@@ -50,10 +50,10 @@ def requests(
     status: Status = None,
 ) -> None:
     """Show how many requests there were, how many failed and how long they took."""
-    from gpuledger.output import window_words
-    from gpuledger.request_answers import requests_answer
+    from gpuledger.answers.output import window_words
+    from gpuledger.answers.requests import requests_answer
     from query.lengths import step_s
-    from query.requests import RequestFilter, summarize_requests
+    from query.requests.summary import RequestFilter, summarize_requests
 
     span = asked.window(window)
     steps_of_s = step_s(step) if step else None
@@ -102,10 +102,10 @@ def slow(
     status: Status = None,
 ) -> None:
     """Show the requests that were slow: by a threshold, by a percentile of their own kind, or for their tokens."""
-    from gpuledger.output import window_words
-    from gpuledger.request_answers import slow_answer
-    from query.requests import RequestFilter
-    from query.slow import slow_requests, slow_rule
+    from gpuledger.answers.output import window_words
+    from gpuledger.answers.requests import slow_answer
+    from query.requests.slow import slow_requests, slow_rule
+    from query.requests.summary import RequestFilter
 
     rule = slow_rule(threshold=threshold, percentile=percentile, excess=excess)
     span = asked.window(window)
@@ -134,10 +134,10 @@ def diagnose(
     model: Model = None,
 ) -> None:
     """Show what went on while a request ran, or in a window, compared with when requests like these were fast."""
-    from gpuledger.request_answers import diagnosis_answer, window_diagnosis_answer
-    from query.diagnosis import diagnose as diagnose_request
-    from query.diagnosis import diagnose_window
-    from query.requests import RequestFilter
+    from gpuledger.answers.requests import diagnosis_answer, window_diagnosis_answer
+    from query.requests.diagnosis import diagnose as diagnose_request
+    from query.requests.diagnosis import diagnose_window
+    from query.requests.summary import RequestFilter
 
     only = RequestFilter(service, operation, model)
     if window is not None and request is None:

@@ -83,7 +83,7 @@ def mcp(
     if http:
         from gpuledger.mcp_metrics import metrics_route
         from gpuledger.prometheus_api import routes
-        from query.local_source import LocalSource
+        from query.reading.local_source import LocalSource
 
         face = http_settings(settings.mcp)
         listener = bound_socket(face.host, settings.mcp.port, "mcp.port")

@@ -13,13 +13,13 @@ from mcp_server.names import clean
 from mcp_server.tools.desk import Desk, Detail, WindowText, Zone
 from query.errors import GroupingError
 from query.figures import significant
-from query.recorded import recorded
+from query.history.recorded import recorded
 from query.windows import Window
 
 if TYPE_CHECKING:
-    from query.causes import Cause
-    from query.diagnosis import Diagnosis, Phase, WindowDiagnosis
-    from query.slow import SlowRequest, SlowRequests
+    from query.requests.causes import Cause
+    from query.requests.diagnosis import Diagnosis, Phase, WindowDiagnosis
+    from query.requests.slow import SlowRequest, SlowRequests
 
 Percentile = Literal[50, 90, 95, 99]
 
@@ -61,8 +61,8 @@ class RequestTools:
         tz: Zone = None,
     ) -> Annotated[CallToolResult, SlowRequestsAnswer]:
         """The slowest requests of a window by one rule, and from when on one is slow. For why, diagnose one."""
-        from query.requests import RequestFilter  # noqa: PLC0415 - these take 0.1 s: not of every start
-        from query.slow import slow_requests, slow_rule  # noqa: PLC0415 - as above
+        from query.requests.slow import slow_requests, slow_rule  # noqa: PLC0415 - as above
+        from query.requests.summary import RequestFilter  # noqa: PLC0415 - these take 0.1 s: not of every start
 
         now = self._desk.now(tz)
         span = self._desk.window(window, tz, now)
@@ -83,7 +83,7 @@ class RequestTools:
         tz: Zone = None,
     ) -> Annotated[CallToolResult, DiagnoseAnswer]:
         """Why a request, or a window, was slow: what stood out against fast requests like it, for and against."""
-        from query.diagnosis import diagnose, diagnose_window  # noqa: PLC0415 - as above
+        from query.requests.diagnosis import diagnose, diagnose_window  # noqa: PLC0415 - as above
 
         now = self._desk.now(tz)
         if at is not None and window is None:

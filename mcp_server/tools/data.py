@@ -12,10 +12,10 @@ from pydantic import Field
 from mcp_server.answers import SQL_TOKENS_MAX, TOKENS_MAX, Answer, Number, Table, WindowAnswer
 from mcp_server.figures import json_value
 from mcp_server.tools.desk import Desk, Zone
-from query.asker import asker
-from query.capabilities import GpuCapabilities, capabilities
 from query.describe import SQL_EXAMPLES, describe_kind, describe_metrics
 from query.figures import significant
+from query.present.capabilities import GpuCapabilities, capabilities
+from query.reading.asker import asker
 from query.windows import zone_info
 from store.events import KINDS
 from store.snapshot import END_OF_TIME_US, KindExtent
@@ -82,7 +82,7 @@ class DataTools:
     ) -> Annotated[CallToolResult, RunSqlAnswer]:
         """One SELECT over gpu_sample, system_sample, process_sample, request, …; for trends use query_metrics."""
         from query.ad_hoc import run_sql  # noqa: PLC0415 - DuckDB takes 90 ms, and the first answer is waited for
-        from query.sql_guard import referenced_kinds  # noqa: PLC0415 - as above
+        from query.sandbox.guard import referenced_kinds  # noqa: PLC0415 - as above
 
         now = self._desk.now(tz)
         span = self._desk.window(window, tz, now) if window else None

@@ -18,9 +18,9 @@ from pydantic import Field
 
 from mcp_server.answers import CONCISE_TOKENS_MAX, TOKENS_MAX, Answer, call_text, result, try_text
 from mcp_server.repairing import corrected
-from query.asker import Asker, asked_by
-from query.local_source import LocalSource
-from query.nearest import why_nothing
+from query.present.nearest import why_nothing
+from query.reading.asker import Asker, asked_by
+from query.reading.local_source import LocalSource
 from query.windows import Window, resolve_window, zone_info
 from store.errors import GpuledgerError
 

@@ -11,16 +11,16 @@ from mcp_server.answers import Answer, Number, Table, WindowAnswer, call_text, w
 from mcp_server.names import clean
 from mcp_server.tools.desk import Desk, Detail, Gpus, WindowText, Zone
 from query.figures import age_words, significant, sparkline
+from query.history.recorded import recorded
 from query.lengths import length_s
-from query.nearest import why_nothing, window_text
+from query.present.nearest import why_nothing, window_text
 from query.quantities import quantity
-from query.recorded import recorded
 from query.windows import Window
 
 if TYPE_CHECKING:
-    from query.anomalies import Anomalies
-    from query.comparison import Comparison
-    from query.forecast import Forecast, SeriesForecast
+    from query.history.anomalies import Anomalies
+    from query.history.comparison import Comparison
+    from query.history.forecast import Forecast, SeriesForecast
 
 SPARK_POINTS = 24
 
@@ -65,8 +65,8 @@ class HistoryTools:
         tz: Zone = None,
     ) -> Annotated[CallToolResult, CompareWindowsAnswer]:
         """What differs in a window from another, the most certain first, with effect sizes."""
-        from query.comparison import compare_windows  # noqa: PLC0415 - numpy's part of it is not for every start
-        from query.history import day_before  # noqa: PLC0415 - as above
+        from query.history.comparison import compare_windows  # noqa: PLC0415 - numpy's part of it is not for every start
+        from query.history.steps import day_before  # noqa: PLC0415 - as above
 
         now = self._desk.now(tz)
         span = self._desk.window(window, tz, now)
@@ -110,8 +110,8 @@ class HistoryTools:
         tz: Zone = None,
     ) -> Annotated[CallToolResult, FindAnomaliesAnswer]:
         """When metrics were not what they usually are at that hour, against the 28 days before."""
-        from query.anomalies import find_anomalies  # noqa: PLC0415 - as above
-        from query.history import usual_metrics  # noqa: PLC0415 - as above
+        from query.history.anomalies import find_anomalies  # noqa: PLC0415 - as above
+        from query.history.steps import usual_metrics  # noqa: PLC0415 - as above
 
         now = self._desk.now(tz)
         span = self._desk.window(window, tz, now)
@@ -137,7 +137,7 @@ class HistoryTools:
     ) -> Annotated[CallToolResult, ForecastAnswer]:
         """Where a metric goes, with its interval and back-test error, and when it meets a threshold."""
         from query.catalogue import find_metric  # noqa: PLC0415 - as above
-        from query.forecast import forecast, totals  # noqa: PLC0415 - as above
+        from query.history.forecast import forecast, totals  # noqa: PLC0415 - as above
 
         now = self._desk.now(tz)
         wanted = find_metric(metric)
@@ -157,7 +157,7 @@ class HistoryTools:
 def _kinds(metrics: Sequence[str]) -> list[str]:
     """The kinds of events that some metrics are made from; of the usual ones where none is named."""
     from query.catalogue import find_metric  # noqa: PLC0415 - as above
-    from query.history import USUAL_METRICS  # noqa: PLC0415 - as above
+    from query.history.steps import USUAL_METRICS  # noqa: PLC0415 - as above
 
     return list(dict.fromkeys(find_metric(name).kind.name for name in metrics or USUAL_METRICS))
 

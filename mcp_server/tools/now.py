@@ -11,11 +11,11 @@ from mcp_server.answers import Answer, Table, window_answer
 from mcp_server.figures import figure
 from mcp_server.names import clean
 from mcp_server.tools.desk import Desk, Detail, Gpus, Zone
-from query.availability import Availability, GpuAvailability, availability
 from query.figures import age_words, significant, spelled
-from query.health import Health, Part, health
-from query.live import GPU_COLUMNS, HOST_COLUMNS, LOOK_BACK_S, GpuNow, HostNow, LiveState, live_state
-from query.recorded import recorded_share
+from query.history.recorded import recorded_share
+from query.present.availability import Availability, GpuAvailability, availability
+from query.present.health import Health, Part, health
+from query.present.live import GPU_COLUMNS, HOST_COLUMNS, LOOK_BACK_S, GpuNow, HostNow, LiveState, live_state
 from query.windows import Window
 
 _GPU_CONCISE = (

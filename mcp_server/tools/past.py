@@ -12,14 +12,14 @@ from mcp_server.answers import Answer, Number, Table, call_text, window_answer
 from mcp_server.figures import figure, finite
 from mcp_server.names import clean
 from mcp_server.tools.desk import Desk, Detail, Gpus, WindowText, Zone
-from query.absence import why_no_values
 from query.catalogue import find_metric
 from query.figures import significant, sparkline, spelled
-from query.nearest import nearest_window
-from query.processes import ProcessRanking, ProcessUse, Ranking, rank_processes
-from query.recorded import recorded
-from query.timeline import Happening, Timeline, timeline
-from query.trends import Trend, TrendSeries, trend
+from query.history.recorded import recorded
+from query.history.trends import Trend, TrendSeries, trend
+from query.present.absence import why_no_values
+from query.present.nearest import nearest_window
+from query.present.processes import ProcessRanking, ProcessUse, Ranking, rank_processes
+from query.present.timeline import Happening, Timeline, timeline
 from query.windows import Window
 
 SPARK_POINTS = 24

@@ -9,7 +9,7 @@ from pydantic import Field
 from mcp_server.answers import Answer, call_text, window_answer
 from mcp_server.tools.desk import Desk
 from query.errors import GroupingError
-from query.recorded import recorded_share
+from query.history.recorded import recorded_share
 from store.annotating import TAGS_MAX, TEXT_MAX, Annotation, annotate
 from store.events import KINDS
 

@@ -6,7 +6,6 @@ from typing import Literal
 
 import numpy as np
 
-from query.local_source import LocalSource
 from query.promql.errors import ExpressionError
 from query.promql.evaluation import Evaluation
 from query.promql.history import History
@@ -14,6 +13,7 @@ from query.promql.parser import parse, type_of
 from query.promql.series import Series
 from query.promql.tree import Call, Node, Selector, Text
 from query.promql.vectors import Ints, Vector
+from query.reading.local_source import LocalSource
 
 MOMENTS_MAX = 11_000  # of one range, as in Prometheus
 

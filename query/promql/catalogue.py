@@ -3,11 +3,11 @@
 from collections.abc import Collection, Sequence
 
 from query.engine import Engine, in_window
-from query.local_source import LocalSource
 from query.promql import info
 from query.promql.families import HistoryFamily, Labels, labels_of
 from query.promql.history import History, families_of, fits
 from query.promql.tree import Matcher
+from query.reading.local_source import LocalSource
 from store.derivations import prometheus_labels
 from store.events import Kind
 

@@ -12,7 +12,7 @@ class EvaluationError(UsageError):
 
 
 def unsupported(what: str) -> EvaluationError:
-    return EvaluationError(f"{what} is not supported over the ledger", "docs/how-to/grafana.md lists what is")
+    return EvaluationError(f"{what} is not supported over the ledger", "docs/operating/grafana.md lists what is")
 
 
 SAMPLES_MAX = 50_000_000

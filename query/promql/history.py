@@ -16,8 +16,6 @@ from typing import Any
 import numpy as np
 
 from query.catalogue import Metric
-from query.columns import Cells, Key, Rows, cell_key_names, key_names
-from query.local_source import LocalSource
 from query.promql import info
 from query.promql.errors import SAMPLES_MAX, EvaluationError, too_many
 from query.promql.families import HistoryFamily, Labels, Member, families, labels_of
@@ -25,12 +23,14 @@ from query.promql.matching_labels import matches
 from query.promql.series import LOOKBACK_MS, Series
 from query.promql.tree import Matcher
 from query.promql.vectors import Bools, Floats, Ints
-from query.resolutions import RollupPlan, plan_rollups
-from query.trend_parts import Block
-from query.trend_reading import TrendPieces, TrendQuestion
+from query.reading.columns import Cells, Key, Rows, cell_key_names, key_names
+from query.reading.local_source import LocalSource
+from query.reading.resolutions import RollupPlan, plan_rollups
+from query.reading.trend_parts import Block
+from query.reading.trend_reading import TrendPieces, TrendQuestion
 from query.windows import Window
 from store.events import Field, Kind, stale_after_s
-from store.rollup_cells import STEPS_S, series_name
+from store.rollups.cells import STEPS_S, series_name
 from store.snapshot import RollupExtent
 
 FAR_MS = 10**14  # the year 5138: there are no events beyond it, nor before the epoch

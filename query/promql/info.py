@@ -9,10 +9,10 @@ from dataclasses import replace
 import numpy as np
 
 from query.engine import Engine
-from query.local_source import LocalSource
 from query.promql.families import JOB, HistoryFamily, Labels
 from query.promql.series import Series
 from query.promql.vectors import Bools
+from query.reading.local_source import LocalSource
 from store.derivations import GPU_INFO, GPU_INFO_LABELS
 from store.events import INVENTORY
 

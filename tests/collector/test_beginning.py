@@ -8,8 +8,8 @@ from store.errors import LedgerFullError, LedgerHeldError, LedgerUnusableError, 
 from store.events import Event
 from store.head import HEAD_NAME
 from store.ledger import Ledger, lock_holder
-from store.quarantine import Repairer
-from store.sealing import seal
+from store.repair.quarantine import Repairer
+from store.upkeep.sealing import seal
 
 BY = Repairer(1_795_438_800_000_000, "spark-1", "boot")
 NOTE = Event("annotation", 1, {"text": "a"})
@@ -42,7 +42,7 @@ def test_a_lost_head_is_begun_anew_and_said_and_its_files_wait_to_be_judged(tmp_
         "the head was lost and is begun anew; 0 events of its tail were kept",
         "1 files under events/ are not in the catalogue and are looked at now",
     ]
-    assert adoption_command(folder)[-3:] == ["-m", "store.adoption", str(folder)]
+    assert adoption_command(folder)[-3:] == ["-m", "store.repair.adoption", str(folder)]
 
 
 def test_a_full_disk_is_waited_for(tmp_path):

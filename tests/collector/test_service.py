@@ -22,7 +22,7 @@ from collector.service import CollectorSettings, Health, Sealer
 from store.events import Event
 from store.ledger import lock_holder
 from store.snapshot import LedgerReader
-from store.upkeep_settings import UpkeepSettings
+from store.upkeep.settings import UpkeepSettings
 
 ALL_KINDS = ("gpu_sample", "system_sample", "device_sample", "inventory", "ledger_event")
 WAIT_S = 20.0  # for something that takes a moment; a machine under load takes longer

@@ -13,9 +13,9 @@ import pytest
 
 from store.events import Event
 from store.ledger import Ledger
-from store.quarantine import Repairer
-from store.sealing import seal
-from store.verification import verify
+from store.repair.quarantine import Repairer
+from store.repair.verification import verify
+from store.upkeep.sealing import seal
 
 BY = Repairer(1_795_438_800_000_000, "spark-1", "boot")
 
@@ -27,7 +27,7 @@ from pathlib import Path
 from store.errors import GpuledgerError, LedgerUnusableError
 from store.events import KINDS, Event
 from store.ledger import Ledger
-from store.sealing import seal
+from store.upkeep.sealing import seal
 from store.snapshot import LedgerReader
 import pyarrow.parquet as pq
 

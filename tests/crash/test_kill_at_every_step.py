@@ -7,10 +7,10 @@ import msgspec
 
 from store.events import Event
 from store.ledger import Ledger
-from store.retention import RetentionRules
-from store.sealing import seal
-from store.upkeep import upkeep
-from store.upkeep_settings import UpkeepSettings
+from store.upkeep.retention import RetentionRules
+from store.upkeep.run import upkeep
+from store.upkeep.sealing import seal
+from store.upkeep.settings import UpkeepSettings
 
 APPEND_TWICE = """
 import sys

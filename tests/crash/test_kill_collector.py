@@ -8,7 +8,7 @@ import time
 from collections import Counter
 
 from store.ledger import lock_holder
-from store.sealing import seal_lock
+from store.upkeep.sealing import seal_lock
 
 KILLS = 50
 FAST = {

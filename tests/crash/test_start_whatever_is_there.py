@@ -10,8 +10,8 @@ import pytest
 
 from store.events import Event
 from store.ledger import Ledger
-from store.sealing import seal
 from store.snapshot import LedgerReader
+from store.upkeep.sealing import seal
 
 
 @pytest.fixture(scope="module")

@@ -18,12 +18,12 @@ from collector.gpu.driver_files import Confinement, DriverFiles, Node, confineme
 from collector.gpu.kernel_log import KernelXid, XidMessage
 from collector.gpu.self_test import GpuAnswers, SelfTest
 from gpuledger import __version__
-from gpuledger.checks_gpu import GpuFacts, gpu_checks
-from gpuledger.checks_recording import port_checks, sql_check
-from gpuledger.doctor import Surroundings, examine
-from gpuledger.findings import Check, State, lines
+from gpuledger.doctor.checks_gpu import GpuFacts, gpu_checks
+from gpuledger.doctor.checks_recording import port_checks, sql_check
+from gpuledger.doctor.examination import Surroundings, examine
+from gpuledger.doctor.findings import Check, State, lines
 from gpuledger.settings import Settings
-from query.confinement import landlock_version
+from query.sandbox.confinement import landlock_version
 from store.events import Event
 from store.ledger import CollectorLock, Ledger
 

@@ -4,11 +4,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gpuledger.checks_recording import ledger_checks
-from gpuledger.findings import State
+from gpuledger.doctor.checks_recording import ledger_checks
+from gpuledger.doctor.findings import State
 from store.events import Event
 from store.ledger import Ledger
-from store.sealing import seal
+from store.upkeep.sealing import seal
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gpuledger import importing
-from query.local_source import LocalSource
+from query.reading.local_source import LocalSource
 
 HEADER = "started_at,duration_seconds,operation,input_tokens,output_tokens,status\n"
 GOOD = "2026-11-23T12:00:00Z,1.5,chat,10,20,ok\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from store.ledger import Ledger
-from store.sealing import seal
+from store.upkeep.sealing import seal
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from gpuledger.mcp_metrics import metrics_route
-from query.local_source import LocalSource
+from query.reading.local_source import LocalSource
 from store.events import Event
 from store.ledger import Ledger
-from store.sealing import seal
+from store.upkeep.sealing import seal
 
 BEGIN_US = 1_795_334_400_000_000
 

@@ -15,7 +15,7 @@ from mcp_server.server import make_server
 from mcp_server.tools import ServerSettings
 from store.events import Event
 from store.ledger import Ledger
-from store.sealing import seal
+from store.upkeep.sealing import seal
 
 GPUS = ("GPU-aaaa0000-0000-4000-8000-000000000000", "GPU-bbbb0000-0000-4000-8000-000000000001")
 SECONDS = 600

@@ -15,8 +15,8 @@ from mcp.server import MCPServer
 from mcp.types import CallToolResult, TextContent
 
 from mcp_server.tools.desk import as_tool
-from query.asker import Asker, UnwantedError, asked_by
-from query.local_source import LocalSource
+from query.reading.asker import Asker, UnwantedError, asked_by
+from query.reading.local_source import LocalSource
 from store.snapshot import LedgerReader
 
 ENDLESS = "select sum(hash(i)) from range(1_000_000_000_000) r(i)"

@@ -5,8 +5,8 @@ from datetime import datetime
 import pytest
 
 from mcp_server.answers import Answer, WindowAnswer, result
-from query.diagnosis import diagnose_window
-from query.local_source import LocalSource
+from query.reading.local_source import LocalSource
+from query.requests.diagnosis import diagnose_window
 from query.windows import resolve_window
 from store.events import Event
 from store.ledger import Ledger

@@ -11,7 +11,7 @@ import pytest
 from store.events import Event
 from store.head import open_head
 from store.ledger import Ledger
-from store.rollups_due import note_rolled
+from store.rollups.due import note_rolled
 
 HEAVY = {"duckdb", "mcp", "pandas", "polars", "pyarrow", "pydantic"}
 COMMAND_LINE = {"pydantic_settings", "rich", "typer"}
@@ -56,4 +56,4 @@ def test_an_upkeep_that_seals_imports_neither_numpy_nor_the_functions_of_arrow(t
     imported = all_imported_by("-m", "store", str(tmp_path / "ledger"))
     assert len(list((tmp_path / "ledger").rglob("*.parquet"))) == 1
     assert "pyarrow.parquet" in imported
-    assert imported & {"numpy", "pyarrow.compute", "store.merging"} == set()
+    assert imported & {"numpy", "pyarrow.compute", "store.upkeep.merging"} == set()

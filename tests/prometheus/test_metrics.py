@@ -19,8 +19,8 @@ from collector.exposition import LedgerFigures, LiveCollector, UpkeepFigures, ex
 from collector.listening import bound_socket
 from collector.service import Exposed, _serve
 from gpuledger.mcp_metrics import metrics_route
-from query.local_source import LocalSource
 from query.promql.asking import ask_at
+from query.reading.local_source import LocalSource
 from store.events import Event
 from store.ledger import Ledger
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from query.local_source import LocalSource
+from query.reading.local_source import LocalSource
 from query.windows import Window
 from store.events import Event
 from store.ledger import Ledger
-from store.sealing import seal
+from store.upkeep.sealing import seal
 
 BEGINNING = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
 

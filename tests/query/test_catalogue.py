@@ -5,7 +5,7 @@ import pytest
 from query.catalogue import find_kind, find_metric, metrics
 from query.describe import SQL_EXAMPLES, describe_kind, describe_metrics, kind_names
 from query.errors import UnknownKindError, UnknownMetricError
-from query.sql_guard import referenced_kinds
+from query.sandbox.guard import referenced_kinds
 from store.derivations import DUCKDB_TYPES
 from store.events import KINDS, measured_fields
 

@@ -10,32 +10,32 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from query.activity import activity
-from query.availability import availability
-from query.baselines import read_like
-from query.capabilities import capabilities
 from query.catalogue import metrics
-from query.changes import find_changes
-from query.comparison import shared_metrics
-from query.diagnosis import diagnose, diagnose_window
-from query.duration_ranks import Ranked
-from query.energy import energy_of_requests
+from query.costs.activity import activity
+from query.costs.energy import energy_of_requests
+from query.costs.leaks import memory_leaks
+from query.costs.stragglers import stragglers
+from query.costs.throttling import throttling
+from query.costs.waste import HOLDERS, waste
 from query.export import export_events
-from query.leaks import memory_leaks
-from query.live import live_state, probe_words
-from query.machine import descriptions
-from query.nearest import why_nothing
-from query.newest_rows import NewestQuestion
-from query.processes import rank_processes
-from query.requests import RequestFilter
-from query.slow import SlowRule, _rows, slow_requests
-from query.stragglers import stragglers
-from query.surroundings import read_surroundings
-from query.throttling import throttling
-from query.timeline import timeline
-from query.trend_reading import TrendQuestion
-from query.trends import trend
-from query.waste import HOLDERS, waste
+from query.history.changes import find_changes
+from query.history.comparison import shared_metrics
+from query.history.trends import trend
+from query.present.availability import availability
+from query.present.capabilities import capabilities
+from query.present.live import live_state, probe_words
+from query.present.machine import descriptions
+from query.present.nearest import why_nothing
+from query.present.processes import rank_processes
+from query.present.timeline import timeline
+from query.reading.newest_rows import NewestQuestion
+from query.reading.trend_reading import TrendQuestion
+from query.requests.baselines import read_like
+from query.requests.diagnosis import diagnose, diagnose_window
+from query.requests.duration_ranks import Ranked
+from query.requests.slow import SlowRule, _rows, slow_requests
+from query.requests.summary import RequestFilter
+from query.requests.surroundings import read_surroundings
 from store.derivations import arrow_schema
 from store.errors import NoDataError
 from store.events import KINDS

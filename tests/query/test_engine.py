@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from query.ad_hoc import run_sql
-from query.duck_engine import create_view
 from query.export import export_events
-from query.live import live_state
-from query.status import ledger_status
-from query.trends import trend
+from query.history.trends import trend
+from query.present.live import live_state
+from query.present.status import ledger_status
+from query.reading.duck_engine import create_view
 from store.derivations import arrow_schema
 from store.errors import NoLedgerError
 from store.events import GPU_SAMPLE, KINDS
@@ -152,7 +152,7 @@ import sys
 from pathlib import Path
 from store.events import Event
 from store.ledger import Ledger
-from store.sealing import seal
+from store.upkeep.sealing import seal
 
 folder, beginning_us = Path(sys.argv[1]), int(sys.argv[2])
 total = 0

@@ -9,9 +9,9 @@ import pytest
 from store.events import KINDS, Event
 from store.files import Disk, on_disk
 from store.ledger import Ledger
-from store.quarantine import Repairer
-from store.sealing import seal
+from store.repair.quarantine import Repairer
 from store.snapshot import LedgerReader
+from store.upkeep.sealing import seal
 
 START_US = 1_795_435_200_000_000  # 2026-11-23 12:00:00 UTC
 

@@ -6,8 +6,8 @@ import pytest
 
 from store.events import Event
 from store.ledger import Ledger
-from store.sealing import seal
 from store.sent_events import Receipt, SentBatch
+from store.upkeep.sealing import seal
 
 DAY_US = 86_400_000_000
 

@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 
 from query.ad_hoc import run_sql
-from query.local_source import LocalSource
+from query.reading.local_source import LocalSource
 from store import shapes
 from store.errors import LedgerUnusableError, UsageError
 from store.events import ANNOTATION, KINDS, Event, Field, Kind
 from store.ledger import Ledger
-from store.sealing import seal
 from store.shapes import extended_lock, lock_text, locked_shapes, shape
 from store.times import DAY_US
-from store.upkeep import upkeep
-from store.upkeep_settings import UpkeepSettings
+from store.upkeep.run import upkeep
+from store.upkeep.sealing import seal
+from store.upkeep.settings import UpkeepSettings
 
 
 def changed(kind: Kind, *fields: Field, version: int = 1) -> Kind:

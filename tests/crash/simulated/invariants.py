@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from store.head import HEAD_NAME, connect_read_only
-from store.quarantine import QUARANTINE_FOLDER, REASON_SUFFIX
-from store.rollup_cells import STEPS_S
+from store.repair.quarantine import QUARANTINE_FOLDER, REASON_SUFFIX
+from store.rollups.cells import STEPS_S
 from store.segments import (
     EVENTS_FOLDER,
     accounted_paths,

@@ -11,19 +11,19 @@ from unittest.mock import patch
 import apsw
 import pyarrow.parquet as pq
 
-from store.adoption import adopt
 from store.events import Event
 from store.files import on_disk
 from store.head import HEAD_NAME, open_head
 from store.ledger import Ledger
-from store.quarantine import Repairer
-from store.recovery import Recovery, repair
-from store.retention import RetentionRules
-from store.rollups_due import rollups_are_due
+from store.repair.adoption import adopt
+from store.repair.quarantine import Repairer
+from store.repair.recovery import Recovery, repair
+from store.rollups.due import rollups_are_due
 from store.segments import EVENTS_FOLDER, catalogued, catalogued_rollups
 from store.times import DAY_US, HOUR_US
-from store.upkeep import UpkeepResult, upkeep
-from store.upkeep_settings import UpkeepSettings
+from store.upkeep.retention import RetentionRules
+from store.upkeep.run import UpkeepResult, upkeep
+from store.upkeep.settings import UpkeepSettings
 
 from .disk import CrashError, SimulatedDisk, State
 

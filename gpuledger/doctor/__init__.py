@@ -1,0 +1,1 @@
+"""What is wrong with driver, GPUs and recording, and what to do next."""

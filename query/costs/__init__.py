@@ -1,0 +1,1 @@
+"""What energy went into, and what was lost: to throttling, idling, leaks and stragglers."""

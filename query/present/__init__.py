@@ -1,0 +1,1 @@
+"""What there is now: live state, processes, health, availability, the recorder itself."""

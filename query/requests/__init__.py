@@ -1,0 +1,1 @@
+"""Requests: how many and how long, which were slow, and why."""

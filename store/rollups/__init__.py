@@ -1,0 +1,1 @@
+"""What the samples were per minute and per hour, as projections of the events."""
