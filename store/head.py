@@ -127,6 +127,10 @@ def open_head_for_reading(folder: Path) -> apsw.Connection:
         raise LedgerUnusableError(
             f"The ledger {folder} cannot be read ({reason_words(error)})", "run as a user who may read it"
         ) from error
+    except (apsw.IOError, apsw.FullError) as error:  # what readers and writers share in memory is a file, too
+        raise LedgerUnusableError(
+            f"The ledger {folder} cannot be read ({reason_words(error)})", "see that its disk has space and works"
+        ) from error
     except (apsw.NotADBError, apsw.CorruptError) as error:
         raise _damaged(folder, error) from error
     return connection

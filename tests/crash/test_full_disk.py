@@ -118,7 +118,7 @@ def test_a_collector_starts_on_a_full_disk_and_records_what_it_saw_meanwhile_onc
     found = on_a_small_disk(
         tmp_path,
         """
-import http.client, re, time
+import atexit, http.client, re, time
 Ledger(folder).close()
 (folder / "collector.lock").touch()
 with Ledger(folder) as ledger:
@@ -141,6 +141,7 @@ def get(path):
     return response.status, response.read().decode()
 with log.open("wb") as stderr:
     process = subprocess.Popen([sys.executable, "-P", "-m", "collector", json.dumps(settings)], stderr=stderr)
+atexit.register(process.kill)
 port = int(until(lambda: re.search(r"http://127[.]0[.]0[.]1:(\\\\d+)/metrics", log.read_text()))[1])
 until(lambda: "dgx_collector_append_failures_total 5.0" in get("/metrics")[1])
 ready, told = get("/readyz")

@@ -51,7 +51,7 @@ def test_zizmor_finds_what_is_wrong(tmp_path):
         "on: pull_request_target\njobs:\n  a:\n    runs-on: ubuntu-latest\n    steps:\n"
         "      - uses: actions/checkout@v4\n      - run: echo ${{ github.event.pull_request.title }}\n"
     )
-    command = [Path(sys.prefix) / "bin/zizmor", "--offline", "--no-progress", careless]
+    command = [Path(sys.prefix) / "bin/zizmor", "--offline", "--no-progress", "--color", "never", careless]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     found = set(re.findall(r"^(?:error|warning)\[([\w-]+)\]", done.stdout, re.MULTILINE))
     assert found >= {"dangerous-triggers", "template-injection", "unpinned-uses", "artipacked", "excessive-permissions"}
